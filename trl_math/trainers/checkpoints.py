@@ -1,0 +1,38 @@
+"""Which checkpoint of a run folder can be resumed."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+from transformers.trainer import TRAINER_STATE_NAME
+
+
+def list_checkpoints(output_dir: str | os.PathLike) -> list[Path]:
+    """Return the run's checkpoint folders, oldest first."""
+    numbered = []
+    for path in Path(output_dir).glob("checkpoint-*"):
+        match = re.fullmatch(r"checkpoint-(\d+)", path.name)
+        if match and path.is_dir():
+            numbered.append((int(match[1]), path))
+    return [path for _, path in sorted(numbered)]
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """Whether a checkpoint was written to its end: the trainer's state is the last file, and must parse."""
+    try:
+        return "global_step" in json.loads((checkpoint / TRAINER_STATE_NAME).read_text())
+    except (OSError, ValueError):
+        return False
+
+
+def last_complete_checkpoint(output_dir: str | os.PathLike) -> Path | None:
+    """Return the newest checkpoint that was not cut off while it was written, or None."""
+    return next((path for path in reversed(list_checkpoints(output_dir)) if is_complete(path)), None)
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Write a JSON file whole or not at all."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(temporary, path)

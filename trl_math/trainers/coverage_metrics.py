@@ -1,0 +1,34 @@
+"""What the logs say of coverage: sums over a micro-batch's segments, gathered over processes, then averaged."""
+
+import torch
+
+from trl_math.losses import coverage_nll, coverage_weight
+from trl_math.trainers.segments import Segments
+
+
+# An example counts as live above this F when no screening threshold is set (the published code's default threshold).
+LIVE_WEIGHT = 0.1
+NAMES = ("coverage/loss", "coverage/probability", "coverage/weight", "coverage/live_fraction")
+
+
+@torch.no_grad()
+def coverage_sums(segments: Segments, num_attempts: float | torch.Tensor, live_weight: float) -> torch.Tensor:
+    """Return the sums over segments of the true coverage loss, p, F and being live, and their number, (5,)."""
+    logps = segments.logps.detach()
+    weights = coverage_weight(logps, num_attempts)
+    values = torch.stack(
+        [
+            coverage_nll(logps, num_attempts),
+            logps.exp(),
+            weights,
+            (weights > live_weight).double(),
+            torch.ones_like(logps),
+        ]
+    )
+    return torch.where(segments.is_real, values, torch.zeros_like(values)).sum(dim=1)
+
+
+def coverage_means(sums: torch.Tensor) -> dict[str, float]:
+    """Return the logged values from sums of all processes, (processes, 5); empty if there was no segment."""
+    *totals, count = sums.sum(dim=0).tolist()
+    return {name: total / count for name, total in zip(NAMES, totals, strict=True)} if count else {}

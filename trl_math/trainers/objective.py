@@ -1,0 +1,122 @@
+"""The configured objective: which loss function, with which parameters, on which unit (token, step, sequence).
+
+An objective turns what one forward pass knows of the target tokens into per-token losses (or, for whole answers,
+per-segment losses) and leaves the denominator to `losses.reduce`.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from trl_math.errors import UsageError, nearest
+from trl_math.losses import (
+    SEQUENCE_OBJECTIVES,
+    TOKEN_OBJECTIVES,
+    coverage_nll,
+    cross_entropy_weight,
+    reduce_sum,
+)
+from trl_math.trainers.segments import Segments
+
+
+OBJECTIVES: dict[str, Callable[..., torch.Tensor]] = {**TOKEN_OBJECTIVES, **SEQUENCE_OBJECTIVES}
+
+
+def objective_params(name: str) -> dict[str, inspect.Parameter]:
+    """Return the hyper-parameters of an objective: its keyword-only arguments."""
+    parameters = inspect.signature(OBJECTIVES[name]).parameters.values()
+    return {parameter.name: parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+
+
+def check_objective_params(name: str, given: dict[str, Any]) -> None:
+    """Raise a `UsageError` for parameters that the objective does not have, or has and was not given."""
+    known = objective_params(name)
+    for key, value in given.items():
+        if key not in known:
+            allowed = ", ".join(known) or "none"
+            raise UsageError(f"objective: {name} has no parameter {key!r}.{nearest(key, known)} It has: {allowed}.")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise UsageError(f"objective_params: {key} must be a number, got {value!r}.")
+        if key.endswith("_probability") and not 0 < value < 1:
+            raise UsageError(f"objective_params: {key} is a probability between 0 and 1, got {value}.")
+        if key in ("temperature", "gamma") and not value > 0:
+            raise UsageError(f"objective_params: {key} must be above 0, got {value}.")
+    for key, parameter in known.items():
+        if parameter.default is parameter.empty and key not in given:
+            raise UsageError(f"objective: {name} needs objective_params: {{{key}: ...}}.")
+
+
+@dataclass(frozen=True)
+class TokenObjective:
+    """A loss of single tokens."""
+
+    function: Callable[..., torch.Tensor]
+    reads: tuple[str, ...]  # what it reads of a forward pass, in the function's argument order
+    temperature: float | None  # of `tempered_logps`, if it reads them
+
+    def loss(self, fields: dict[str, torch.Tensor], mask: torch.Tensor, num_tokens: Any) -> torch.Tensor:
+        """Return the sum over the tokens that `mask` (B, T) marks, over `num_tokens`."""
+        losses = self.function(*(fields[name] for name in self.reads))  # (B, T)
+        return reduce_sum(torch.where(mask, losses, torch.zeros_like(losses)), num_tokens)
+
+
+@dataclass(frozen=True)
+class SegmentObjective:
+    """A loss of whole answers or steps, through the summed log-probability of each."""
+
+    function: Callable[..., torch.Tensor]
+    reduction: str
+
+    def loss(self, log_probs: torch.Tensor, segments: Segments, num_tokens: Any, num_segments: Any) -> torch.Tensor:
+        """Return the loss of a micro-batch, whose denominators count over the whole optimiser step.
+
+        `sum`: the loss itself, per trained token, so that at N = 1 it is TRL's. `mean`: every segment's cross-entropy
+        per token, times the loss's slope (F for coverage), per segment.
+        """
+        if self.reduction == "sum":
+            losses = self.function(segments.logps)  # (S,)
+            loss = reduce_sum(torch.where(segments.is_real, losses, torch.zeros_like(losses)), num_tokens)
+        else:
+            weights = cross_entropy_weight(self.function, segments.logps) / segments.num_tokens.clamp(min=1)
+            loss = reduce_sum(-log_probs * segments.spread(weights), num_segments)
+        return loss.to(log_probs.dtype)
+
+
+def build_objective(config: Any, segments: Segments | None = None) -> TokenObjective | SegmentObjective:
+    """Return the objective of a `MathSFTConfig`, for a batch of `segments` if N depends on them."""
+    if config.objective == "coverage":
+        return SegmentObjective(coverage_of(config, segments), config.coverage_reduction)
+    function = partial(OBJECTIVES[config.objective], **(config.objective_params or {}))
+    if config.objective in SEQUENCE_OBJECTIVES:
+        return SegmentObjective(function, "sum")
+    reads = tuple(
+        parameter.name
+        for parameter in inspect.signature(OBJECTIVES[config.objective]).parameters.values()
+        if parameter.kind is not parameter.KEYWORD_ONLY
+    )
+    defaults = {name: parameter.default for name, parameter in objective_params(config.objective).items()}
+    temperature = {**defaults, **(config.objective_params or {})}.get("temperature")
+    return TokenObjective(function, reads, temperature)
+
+
+def coverage_of(config: Any, segments: Segments | None) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return the coverage loss with its N filled in: one N, or an equal share of it for each segment of a sequence."""
+    attempts = config.num_attempts
+    if config.coverage_allocation == "uniform" and segments is not None:
+        attempts = attempts / segments.siblings()
+    return partial(coverage_nll, num_attempts=attempts)
+
+
+def is_cross_entropy(config: Any) -> bool:
+    """Whether the configured objective is plain cross-entropy, so that TRL's own loss is used as it is."""
+    is_coverage_of_one = (
+        config.objective == "coverage"
+        and config.num_attempts == 1
+        and config.coverage_reduction == "sum"
+        and config.coverage_allocation == "each"
+    )
+    return config.objective == "cross_entropy" or is_coverage_of_one

@@ -1,0 +1,141 @@
+"""Training batches of live examples only: screen by a forward pass, queue the survivors, refill from the data set.
+
+With coverage, an example that N attempts already solve has F(N, p) near 0 and is dead weight in a batch. Before each
+optimiser step the next global batch of candidates is scored under the current weights; those above the threshold join
+a first-in-first-out queue, and a step is taken whenever the queue holds a whole global batch.
+
+Paper: https://huggingface.co/papers/2502.07154 (section on the filtering threshold). Differences from the published
+code: the queue and the position in the data survive a checkpoint; no index is repeated or lost where an epoch ends on
+a batch boundary; screening runs in micro-batches; F is screened in evaluation mode (no dropout).
+
+Accounting. A *pass* is one shuffled walk over the data set; every example is screened exactly once in each. What the
+Trainer calls an epoch is one pass (or as many as it takes to fill one batch). Survivors left in the queue at its end
+start the next one. All processes hold the same queue and screen different slices of the same candidates.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sized
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class RefillState:
+    """Everything needed to go on exactly where a run stopped; plain JSON in a checkpoint."""
+
+    passes: int = 0  # walks over the data set that are finished
+    cursor: int = 0  # candidates already screened in the current walk
+    epoch: int = 0  # what the Trainer calls the epoch
+    queue: list[int] = field(default_factory=list)  # rows that survived and wait
+    num_screened: int = 0
+    num_discarded: int = 0
+
+    @property
+    def next_epoch(self) -> int:
+        """The Trainer's epoch to go on with: a walk that is just finished belongs to the epoch before."""
+        return self.epoch + (self.cursor == 0 and self.passes > 0)
+
+
+class StepShape(NamedTuple):
+    """How one optimiser step is cut up."""
+
+    micro_batch: int
+    num_accumulation: int
+    num_processes: int
+    rank: int
+
+    @property
+    def global_batch(self) -> int:
+        """Examples in one optimiser step."""
+        return self.micro_batch * self.num_accumulation * self.num_processes
+
+    def mine(self, rows: list[int]) -> Iterator[list[int]]:
+        """Yield this process's micro-batches of a global batch."""
+        for start in range(0, self.global_batch, self.micro_batch * self.num_processes):
+            first = start + self.rank * self.micro_batch
+            yield rows[first : first + self.micro_batch]
+
+
+class RefillLoader:
+    """What `Trainer` iterates in place of a DataLoader: yields this process's micro-batches of live examples.
+
+    Args:
+        dataset: The tokenised training set.
+        shape: How one optimiser step is cut up.
+        score: Takes row numbers (the same on all processes) and returns one F for each, under the current weights.
+        collate: Takes row numbers and returns a micro-batch.
+        threshold: Rows with F at or below it are discarded.
+        max_passes: Walks over the data set before training ends; infinite where `max_steps` decides.
+    """
+
+    def __init__(
+        self,
+        dataset: Sized,
+        shape: StepShape,
+        score: Callable[[list[int]], list[float]],
+        collate: Callable[[list[int]], Any],
+        threshold: float,
+        seed: int,
+        max_passes: float,
+    ) -> None:
+        self.dataset, self.shape, self.threshold, self.seed = dataset, shape, threshold, seed
+        self._score, self._collate, self._max_passes = score, collate, max_passes
+        self.state = RefillState()
+
+    def __len__(self) -> int:
+        """Return the most micro-batches an epoch can have: survivors carried over add less than one step."""
+        return -(-len(self.dataset) // self.shape.global_batch) * self.shape.num_accumulation
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take note of the Trainer's epoch."""
+        self.state.epoch = epoch
+
+    @property
+    def progress(self) -> float:
+        """Walks over the data set so far, as a fraction: the honest epoch number."""
+        return self.state.passes + self.state.cursor / len(self.dataset)
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether all the passes that were asked for are done."""
+        return self.progress >= self._max_passes
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield one epoch: a pass, or several if one does not fill a single batch; none if nothing is alive."""
+        num_steps = num_live = 0
+        while not self.is_exhausted and num_steps == 0:
+            for survivors in self._screen_pass():
+                num_live += survivors
+                if len(self.state.queue) >= self.shape.global_batch:
+                    num_steps += 1
+                    yield from self._take_step()
+            if num_live == 0:
+                logger.warning("No example is left above min_coverage_weight: there is nothing more to train on.")
+                return
+
+    def _take_step(self) -> Iterator[Any]:
+        size = self.shape.global_batch
+        rows, self.state.queue = self.state.queue[:size], self.state.queue[size:]
+        yield from map(self._collate, self.shape.mine(rows))
+
+    def _screen_pass(self) -> Iterator[int]:
+        """Screen what is left of the current pass, a global batch at a time; yield how many of each survived."""
+        generator = torch.Generator().manual_seed(self.seed + self.state.passes)
+        order = torch.randperm(len(self.dataset), generator=generator).tolist()
+        number = self.state.passes
+        while self.state.passes == number and not self.is_exhausted:
+            candidates = order[self.state.cursor : self.state.cursor + self.shape.global_batch]
+            weights = self._score(candidates)
+            live = [row for row, weight in zip(candidates, weights, strict=True) if weight > self.threshold]
+            self.state.queue += live
+            self.state.num_screened += len(candidates)
+            self.state.num_discarded += len(candidates) - len(live)
+            self.state.cursor += len(candidates)
+            if self.state.cursor == len(order):  # counted before the step, so that its checkpoint says so
+                self.state.passes, self.state.cursor = number + 1, 0
+            yield len(live)

@@ -1,0 +1,187 @@
+"""Rows before training: tokenised by TRL, counted, checked, given their step numbers. Nothing here needs the model.
+
+TRL tokenises inside its trainer, after it has loaded the model. The same method is called here on a stand-in that has
+the three attributes it reads, so that a data set that cannot work is refused before a model is loaded, and the rows
+are tokenised once.
+"""
+
+import copy
+import logging
+import os
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+from trl import SFTTrainer, pack_dataset
+from trl.chat_template_utils import get_training_chat_template, has_generation_markers
+
+from trl_math.data.row_report import RowReport, report_rows
+from trl_math.errors import DataError, UsageError
+from trl_math.trainers.segments import STEP_IDS
+from trl_math.trainers.sft_config import MathSFTConfig
+
+
+logger = logging.getLogger(__name__)
+
+SFT_FORMATS = ("messages", "prompt and completion", "text", "input_ids and labels")
+
+
+def check_columns(dataset: Dataset, config: MathSFTConfig, name: str) -> None:
+    """Raise a `DataError` for an empty data set, or one without columns that can be trained on."""
+    columns = set(dataset.column_names)
+    if len(dataset) == 0:
+        raise DataError(f"The {name} data set is empty.")
+    known = {"messages", "conversations", config.dataset_text_field, "input_ids"}
+    if not (columns & known or {"prompt", "completion"} <= columns):
+        raise DataError(
+            f"The {name} data set has no columns to train on: found {', '.join(sorted(columns))}; "
+            f"needed: {', '.join(SFT_FORMATS)}. Problem sets become such rows with prompt_style."
+        )
+    if config.coverage_level == "step" and not columns & {"steps", STEP_IDS}:
+        raise DataError(
+            "coverage_level: step needs a column 'steps' (the completion cut into a list of texts) in the "
+            f"{name} data set; found {', '.join(sorted(columns))}. Where every row is one step, use "
+            "coverage_level: sequence."
+        )
+
+
+def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, config: MathSFTConfig) -> None:
+    """Apply the configured EOS token and chat template file; refuse a tokenizer that cannot end a sequence."""
+    if config.eos_token is not None:
+        if config.eos_token not in tokenizer.get_vocab():
+            raise UsageError(f"eos_token {config.eos_token!r} is not in the tokenizer's vocabulary.")
+        tokenizer.eos_token = config.eos_token
+    if tokenizer.eos_token is None:
+        raise UsageError("The tokenizer has no EOS token, so the model could never learn to stop: set eos_token.")
+    if config.chat_template_path is not None and os.path.isfile(config.chat_template_path):
+        with open(config.chat_template_path, encoding="utf-8") as file:
+            tokenizer.chat_template = file.read()
+
+
+def tokenize_rows(
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    config: MathSFTConfig,
+    formatting_func: Callable[[dict], str] | None,
+    name: str,
+) -> Dataset:
+    """Return the rows with `input_ids` and `labels` as TRL makes them, neither truncated nor packed nor shuffled."""
+    columns = dataset.column_names
+    has_pairs = "prompt" in columns and "completion" in columns
+    needs_template = config.assistant_only_loss and not has_generation_markers(tokenizer.chat_template)
+    stand_in = SimpleNamespace(
+        _tokenizer=tokenizer,
+        completion_only_loss=has_pairs if config.completion_only_loss is None else config.completion_only_loss,
+        chat_template=get_training_chat_template(tokenizer) if needs_template else None,
+    )
+    untouched = copy.copy(config)
+    untouched.max_length, untouched.shuffle_dataset = None, False
+    return SFTTrainer._prepare_dataset(stand_in, dataset, tokenizer, untouched, False, formatting_func, name)
+
+
+def check_rows(
+    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, config: MathSFTConfig, name: str, *, is_templated: bool
+) -> Dataset:
+    """Raise for tokenised rows that would teach the wrong thing; return those that are left to train on."""
+    cuts = not config.packing or config.packing_strategy == "bfd"
+    max_length = config.max_length if cuts else None
+    report = report_rows(dataset, max_length, [tokenizer.eos_token_id])
+    if report.num_masked:
+        raise DataError(
+            f"{report.num_masked} of {report.num_rows} rows of the {name} data set have no token to train on (all "
+            f"labels are -100), the first is row {report.first_masked}: is the completion empty?"
+        )
+    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id) and report.num_padded:
+        raise DataError(
+            f"{report.num_padded} of {report.num_rows} rows of the {name} data set train on padding: the pad token is "
+            "the EOS token, and several stand at the end of the labels. Set the labels of padding to -100."
+        )
+    if is_templated and not report.num_ending:
+        raise DataError(
+            f"No row of the {name} data set trains the EOS token {tokenizer.eos_token!r}, so the model would never "
+            "stop: the chat template ends its turns with another token. Set eos_token to that one."
+        )
+    if report.num_truncated:
+        return _handle_truncation(dataset, report, config, name)
+    return dataset
+
+
+def _handle_truncation(dataset: Dataset, report: RowReport, config: MathSFTConfig, name: str) -> Dataset:
+    share = (
+        f"{report.num_truncated} of {report.num_rows} rows ({report.truncated_fraction:.1%}) of the {name} data set "
+        f"are longer than max_length {config.max_length} (longest: {report.longest} tokens; in "
+        f"{report.num_answerless} the prompt alone fills it)"
+    )
+    if config.drop_truncated:
+        logger.warning("%s and are left out.", share)
+        limit = config.max_length
+        kept = dataset.filter(lambda row: len(row["input_ids"]) <= limit, num_proc=config.dataset_num_proc)
+        if len(kept) == 0:
+            raise DataError(f"{share}: nothing is left of it. Raise max_length.")
+        return kept
+    if report.truncated_fraction > config.max_truncated_fraction:
+        raise DataError(
+            f"{share}: without their end they teach the model never to stop. At most "
+            f"{config.max_truncated_fraction:.1%} may be: raise max_length, set drop_truncated: true, or raise "
+            "max_truncated_fraction."
+        )
+    logger.warning("%s and lose their end.", share)
+    return dataset
+
+
+def add_step_ids(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, config: MathSFTConfig) -> Dataset:
+    """Add the per-token column `step_ids` to tokenised rows that have `steps`."""
+
+    def number(row: dict[str, Any], index: int) -> dict[str, list[int]]:
+        return {STEP_IDS: step_ids(row["input_ids"], row["labels"], row["steps"], tokenizer, index)}
+
+    return dataset.map(number, with_indices=True, num_proc=config.dataset_num_proc, desc="Numbering steps")
+
+
+def step_ids(
+    input_ids: list[int], labels: list[int], steps: list[str], tokenizer: PreTrainedTokenizerBase, index: int
+) -> list[int]:
+    """Return 0 on the prompt and k on the tokens of the k-th step; what follows the last step belongs to it.
+
+    A boundary is found by decoding ever longer beginnings of the completion (by bisection), which needs no offsets
+    and works for every tokenizer that can decode. A token across a boundary belongs to the earlier step.
+    """
+    start = next(position for position, label in enumerate(labels) if label != -100)
+    completion = input_ids[start:]
+    text = tokenizer.decode(completion)
+    lead = text.find(steps[0][:20]) if steps else -1
+    if lead < 0 or not text[lead:].startswith("".join(steps)):
+        raise DataError(
+            f"Row {index}: the steps, joined, are not the completion. Steps begin with {''.join(steps)[:60]!r}, the "
+            f"completion with {text[:60]!r}. Keep the white space between steps inside them."
+        )
+    numbers = [0] * start
+    end, position = lead, 0
+    for number, step in enumerate(steps, start=1):
+        end += len(step)
+        boundary = _num_tokens_for(completion, end, position, tokenizer)
+        numbers += [number] * (boundary - position)
+        position = boundary
+    return numbers + [len(steps)] * (len(completion) - position)
+
+
+def _num_tokens_for(ids: list[int], num_characters: int, low: int, tokenizer: PreTrainedTokenizerBase) -> int:
+    high = len(ids)
+    while low < high:
+        middle = (low + high) // 2
+        if len(tokenizer.decode(ids[:middle])) >= num_characters:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def pack_rows(dataset: Dataset, columns: tuple[str, ...], config: MathSFTConfig) -> Dataset:
+    """Pack as TRL does (truncate, shuffle if asked, best fit), with our per-token columns kept beside the ids."""
+    dataset = dataset.select_columns(["input_ids", "labels", *columns])
+    if config.shuffle_dataset:
+        dataset = dataset.shuffle(seed=config.seed)
+    dataset = pack_dataset(dataset, config.max_length, config.packing_strategy, {"num_proc": config.dataset_num_proc})
+    return dataset.shuffle(seed=config.seed) if config.shuffle_dataset else dataset

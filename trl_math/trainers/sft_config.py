@@ -1,0 +1,171 @@
+"""Configuration of `MathSFTTrainer`: TRL's `SFTConfig` plus the objective."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from trl import SFTConfig
+
+from trl_math.errors import UsageError, pick
+from trl_math.trainers.objective import OBJECTIVES, check_objective_params
+from trl_math.trainers.segments import STEP_IDS
+
+
+# Packing strategies that cut a sequence in two, which leaves no part with the probability of the whole answer.
+CUTTING_STRATEGIES = ("bfd_split", "wrapped")
+
+
+@dataclass
+class MathSFTConfig(SFTConfig):
+    """`SFTConfig` with an objective that may limit confidence. With the defaults it trains exactly as TRL does."""
+
+    _VALID_DICT_FIELDS: ClassVar[list[str]] = [*SFTConfig._VALID_DICT_FIELDS, "objective_params"]
+
+    # Parameters that control the objective
+    objective: str = field(
+        default="cross_entropy",
+        metadata={
+            "help": "Loss to minimise. `coverage` limits confidence to what `num_attempts` samples need. "
+            f"One of: {', '.join(OBJECTIVES)}.",
+        },
+    )
+    objective_params: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": "Parameters of the objective other than coverage's own, such as `{gamma: 2.0}` for `focal`."
+        },
+    )
+    num_attempts: float | None = field(
+        default=None,
+        metadata={
+            "help": "N: how many times the model will be sampled at test time; any real number above 0, 1 is "
+            "cross-entropy. Needed by `coverage`; with other objectives it only adds coverage to the logs."
+        },
+    )
+    coverage_level: str = field(
+        default="sequence",
+        metadata={
+            "help": "Whose probability the coverage is of: the whole answer (`sequence`), each of a row's `steps` "
+            "(`step`, N is then the effective number of attempts at one step), or each `token`.",
+            "choices": ["sequence", "step", "token"],
+        },
+    )
+    coverage_reduction: str = field(
+        default="sum",
+        metadata={
+            "help": "`sum`: the exact gradient of the coverage loss, per trained token. `mean`: length-normalised "
+            "cross-entropy times F(N, p), per sequence, as the published code does.",
+            "choices": ["sum", "mean"],
+        },
+    )
+    coverage_allocation: str = field(
+        default="each",
+        metadata={
+            "help": "How attempts go to the steps or tokens of a row: `each` gets `num_attempts`, or `uniform`: each "
+            "gets `num_attempts` divided by how many there are.",
+            "choices": ["each", "uniform"],
+        },
+    )
+    min_coverage_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Examples whose F(N, p) is at or below this are screened out by a forward pass and replaced, so "
+            "that every optimiser step has its full number of live examples. 0 trains on everything."
+        },
+    )
+
+    # Parameters that control the rows
+    max_truncated_fraction: float = field(
+        default=0.01,
+        metadata={
+            "help": "Largest share of rows that may lose their end to `max_length` (they teach the model never to "
+            "stop); above it training is refused."
+        },
+    )
+    drop_truncated: bool = field(
+        default=False,
+        metadata={"help": "Leave out rows longer than `max_length` instead of training on their beginnings."},
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.objective_params, str):
+            self.objective_params = json.loads(self.objective_params)
+        self._check_objective()
+        self._check_refill()
+        if not 0 <= self.max_truncated_fraction <= 1:
+            raise UsageError(f"max_truncated_fraction is a share between 0 and 1, got {self.max_truncated_fraction}.")
+
+    @property
+    def refills(self) -> bool:
+        """Whether dead examples are screened out and replaced."""
+        return self.min_coverage_weight > 0
+
+    @property
+    def carried_columns(self) -> tuple[str, ...]:
+        """Per-token columns that travel from the data set to the loss."""
+        return (STEP_IDS,) if self.coverage_level == "step" else ()
+
+    @property
+    def needs_whole_sequences(self) -> bool:
+        """Whether the loss looks at the probability of more than one token."""
+        return self.objective == "gate" or (self.num_attempts is not None and self.coverage_level != "token")
+
+    def _check_objective(self) -> None:
+        pick("objective", self.objective, OBJECTIVES)
+        for name in ("coverage_level", "coverage_reduction", "coverage_allocation"):
+            pick(name, getattr(self, name), self.__dataclass_fields__[name].metadata["choices"])
+        check_objective_params(self.objective, self.objective_params or {})
+        if self.num_attempts is not None and not (self.num_attempts > 0 and math.isfinite(self.num_attempts)):
+            raise UsageError(f"num_attempts must be a finite number above 0, got {self.num_attempts}.")
+        if self.objective == "coverage":
+            if self.num_attempts is None:
+                raise UsageError("objective: coverage needs num_attempts: how many times the model will be sampled.")
+            if self.coverage_allocation == "uniform" and self.coverage_level == "sequence":
+                raise UsageError(
+                    "coverage_allocation: uniform divides attempts among steps or tokens: set coverage_level."
+                )
+        else:
+            for name in ("coverage_level", "coverage_reduction", "coverage_allocation"):
+                if getattr(self, name) != self.__dataclass_fields__[name].default:
+                    raise UsageError(f"{name} belongs to objective: coverage, but objective is {self.objective!r}.")
+        if self.objective != "cross_entropy":
+            self._check_clashes()
+        if self.packing and self.needs_whole_sequences and self.packing_strategy in CUTTING_STRATEGIES:
+            raise UsageError(
+                f"packing_strategy: {self.packing_strategy} cuts sequences, so that parts of answers would be taken "
+                "for answers; use packing_strategy: bfd."
+            )
+
+    def _check_clashes(self) -> None:
+        clashes = {
+            f"loss_type: {self.loss_type}": self.loss_type != "nll",
+            "use_liger_kernel": self.use_liger_kernel,
+            "label_smoothing_factor": self.label_smoothing_factor > 0,
+        }
+        for option, is_set in clashes.items():
+            if is_set:
+                raise UsageError(
+                    f"{option} replaces the loss that objective: {self.objective} would compute; leave it at its "
+                    "default."
+                )
+
+    def _check_refill(self) -> None:
+        if not 0 <= self.min_coverage_weight < 1:
+            raise UsageError(f"min_coverage_weight must be in [0, 1), got {self.min_coverage_weight}.")
+        if not self.refills:
+            return
+        if self.objective != "coverage" or self.num_attempts is None or self.num_attempts <= 1:
+            raise UsageError(
+                "min_coverage_weight screens by F(N, p): it needs objective: coverage and num_attempts > 1."
+            )
+        refused = {
+            "packing": (self.packing, "batches are composed while training: use padding_free: true, max_length: null"),
+            "dataloader_num_workers": (self.dataloader_num_workers > 0, "rows are collated between optimiser steps"),
+            "auto_find_batch_size": (self.auto_find_batch_size, "the batch size is part of the refill queue"),
+            "train_sampling_strategy": (self.train_sampling_strategy != "random", "the queue decides the order"),
+        }
+        for option, (is_set, reason) in refused.items():
+            if is_set:
+                raise UsageError(f"min_coverage_weight does not work with {option}: {reason}.")

@@ -1,0 +1,389 @@
+"""`MathSFTTrainer`: TRL's `SFTTrainer` with an objective that can limit confidence."""
+
+import json
+import math
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import AutoProcessor, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+from trl_math.errors import DataError, NonFiniteLossError, RunFolderError, UsageError
+from trl_math.losses import cross_entropy_weight
+from trl_math.trainers.checkpoints import last_complete_checkpoint, write_json
+from trl_math.trainers.collator import CarryingCollator
+from trl_math.trainers.coverage_metrics import LIVE_WEIGHT, coverage_means, coverage_sums
+from trl_math.trainers.forward import TemperedHead, recorded_outputs
+from trl_math.trainers.model_card import data_name, describe_run, num_rows, with_section
+from trl_math.trainers.objective import SegmentObjective, build_objective, is_cross_entropy
+from trl_math.trainers.refill import RefillLoader, RefillState, StepShape
+from trl_math.trainers.rows import add_step_ids, check_columns, check_rows, pack_rows, prepare_tokenizer, tokenize_rows
+from trl_math.trainers.segments import STEP_IDS, Segments, batch_ids, count_segments
+from trl_math.trainers.sft_config import MathSFTConfig
+
+
+REFILL_STATE_NAME = "refill.json"
+
+
+class MathSFTTrainer(SFTTrainer):
+    """TRL's `SFTTrainer`, except that the loss is `args.objective`; everything else is inherited.
+
+    With the default objective (cross-entropy) loss and gradients are TRL's bit for bit. Rows are tokenised and checked
+    before the model is loaded. With `min_coverage_weight` the training batches come from a `RefillLoader`.
+
+    Takes the arguments of `SFTTrainer`; `args` is a [`MathSFTConfig`].
+    """
+
+    _tag_names = ["trl", "sft", "trl-math"]  # noqa: RUF012 - TRL's own way of declaring them
+    dataset_name: str | None = None  # for the model card; the command line sets it to what the recipe says
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel,
+        args: MathSFTConfig | None = None,
+        data_collator: Any = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        formatting_func: Callable[[dict], str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        args = _as_math_config(args, model)
+        self._is_trl_loss = is_cross_entropy(args)
+        self._tempered_head: TemperedHead | None = None
+        self._num_segments_in_batch: torch.Tensor | None = None
+        self._refill: RefillLoader | None = None
+        self._ready_rows: list[Any] = []
+        self._refuse_clashes(args, data_collator, train_dataset, kwargs)
+        if processing_class is None and isinstance(model, str):
+            processing_class = AutoProcessor.from_pretrained(
+                model,
+                revision=(args.model_init_kwargs or {}).get("revision"),
+                trust_remote_code=args.trust_remote_code,
+            )
+        train_dataset = self._rows_before_model(train_dataset, processing_class, args, formatting_func, "train")
+        eval_dataset = self._rows_before_model(eval_dataset, processing_class, args, formatting_func, "eval")
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=data_collator,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            formatting_func=formatting_func,
+            **kwargs,
+        )
+        if args.carried_columns:
+            self.data_collator = CarryingCollator(**vars(self.data_collator), carried=args.carried_columns)
+        if not self._is_trl_loss:
+            self._tempered_head = self._make_tempered_head()
+        if args.refills:
+            self.add_callback(_RefillCallback(self))
+
+    # ---- Rows ----
+
+    def _rows_before_model(
+        self, dataset: Any, tokenizer: Any, config: MathSFTConfig, formatting_func: Any, name: str
+    ) -> Any:
+        """Tokenise and check a data set (or a dict of them) while no model is loaded yet, where that is possible."""
+        if isinstance(dataset, dict):
+            return {
+                key: self._rows_before_model(rows, tokenizer, config, formatting_func, key)
+                for key, rows in dataset.items()
+            }
+        if not isinstance(dataset, Dataset):
+            return dataset
+        check_columns(dataset, config, name)
+        is_raw = (config.dataset_kwargs or {}).get("skip_prepare_dataset") or {"image", "images"} & set(
+            dataset.column_names
+        )
+        needs_model = config.chat_template_path is not None and not os.path.isfile(config.chat_template_path)
+        if is_raw or needs_model or not isinstance(tokenizer, PreTrainedTokenizerBase):
+            return dataset
+        return self._checked_rows(dataset, tokenizer, config, formatting_func, name)
+
+    def _checked_rows(
+        self, dataset: Dataset, tokenizer: Any, config: MathSFTConfig, formatting_func: Any, name: str
+    ) -> Dataset:
+        prepare_tokenizer(tokenizer, config)
+        is_templated = "input_ids" not in dataset.column_names and formatting_func is None
+        rows = tokenize_rows(dataset, tokenizer, config, formatting_func, name)
+        rows = check_rows(rows, tokenizer, config, name, is_templated=is_templated)
+        if config.coverage_level == "step" and STEP_IDS not in rows.column_names:
+            rows = add_step_ids(rows, tokenizer, config)
+        self._ready_rows.append(rows)
+        return rows
+
+    def _prepare_dataset(
+        self, dataset: Any, processing_class: Any, args: Any, packing: bool, formatting_func: Any, dataset_name: str
+    ) -> Any:
+        is_ready = any(dataset is rows for rows in self._ready_rows)
+        if isinstance(dataset, Dataset) and not is_ready:
+            check_columns(dataset, args, dataset_name)
+            dataset = self._checked_rows(dataset, processing_class, args, formatting_func, dataset_name)
+        if packing and args.carried_columns:
+            return pack_rows(dataset, args.carried_columns, args)
+        return super()._prepare_dataset(dataset, processing_class, args, packing, None, dataset_name)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        carried = self.args.carried_columns
+        self._signature_columns += [column for column in carried if column not in self._signature_columns]
+
+    # ---- Loss ----
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        """Also count the optimiser step's segments, the denominator of `coverage_reduction: mean`."""
+        samples, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._num_segments_in_batch = None
+        if self.args.coverage_reduction == "mean" and num_items is not None:
+            level = self.args.coverage_level
+            count = sum((count_segments(batch, level).to(device) for batch in samples), torch.zeros((), device=device))
+            if self.args.average_tokens_across_devices:
+                count = self.accelerator.gather(count).sum()
+            self._num_segments_in_batch = count
+        return samples, num_items
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        inputs = dict(inputs)
+        step_ids = inputs.pop(STEP_IDS, None)
+        with recorded_outputs(model) as outputs, recorded_outputs(self._backbone()) as backbone_outputs:
+            result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss, logits_outputs = result if return_outputs else (result, None)
+        fused = outputs[0]
+        segments = None
+        if self.args.num_attempts is not None or self.args.needs_whole_sequences:
+            segments = self._segments(fused, inputs, step_ids)
+        if not self._is_trl_loss:
+            hidden_states = backbone_outputs[0].last_hidden_state
+            loss = self._objective_loss(fused, segments, hidden_states, inputs, num_items_in_batch)
+        self._log_and_check(loss, segments)
+        return (loss, logits_outputs) if return_outputs else loss
+
+    def _segments(self, fused: Any, inputs: dict[str, Any], step_ids: torch.Tensor | None) -> Segments:
+        ids, sequence_ids = batch_ids(inputs, self.args.coverage_level, step_ids)
+        return Segments(fused.log_probs, fused.label_mask, ids, sequence_ids)
+
+    def _objective_loss(
+        self, fused: Any, segments: Segments | None, hidden_states: Any, inputs: dict[str, Any], num_items: Any
+    ) -> torch.Tensor:
+        num_tokens = fused.label_mask.sum() if num_items is None else num_items
+        objective = build_objective(self.args, segments)
+        if isinstance(objective, SegmentObjective):
+            assert segments is not None
+            num_segments = self._num_segments_in_batch if num_items is not None else segments.is_real.sum()
+            loss = objective.loss(fused.log_probs, segments, num_tokens, num_segments)
+        else:
+            fields = {"logps": fused.log_probs, "entropy": fused.entropy}
+            if self._tempered_head is not None:
+                with self.accelerator.autocast():
+                    fields["tempered_logps"] = self._tempered_head.log_probs(hidden_states, inputs["labels"])
+            loss = objective.loss(fields, fused.label_mask, num_tokens)
+        # As TRL and Trainer do: the denominators count every process, and DDP averages over processes.
+        if self.args.average_tokens_across_devices and num_items is not None:
+            loss = loss * (self.accelerator.num_processes // self.get_tp_size())
+        if self.aux_loss_enabled:
+            steps = self.current_gradient_accumulation_steps if num_items is not None else 1
+            loss = loss + self.router_aux_loss_coef * fused.aux_loss / steps
+        return loss
+
+    def _log_and_check(self, loss: torch.Tensor, segments: Segments | None) -> None:
+        """Log coverage, and stop all processes together at a loss that is not finite, which Trainer would hide."""
+        values = loss.detach().double().reshape(1)
+        if segments is not None and self.args.num_attempts is not None:
+            attempts: Any = self.args.num_attempts
+            if self.args.coverage_allocation == "uniform":
+                attempts = attempts / segments.siblings()
+            live_weight = self.args.min_coverage_weight or LIVE_WEIGHT
+            values = torch.cat([values, coverage_sums(segments, attempts, live_weight)])
+        gathered = self.accelerator.gather(values).view(-1, values.numel())
+        if not math.isfinite(gathered[:, 0].sum().item()):
+            raise NonFiniteLossError(
+                f"The loss is {gathered[:, 0].tolist()} at step {self.state.global_step}; it was not used. Look at the "
+                "last batch's rows, lower learning_rate, or train in bf16 instead of fp16."
+            )
+        mode = "train" if self.model.training else "eval"
+        if gathered.shape[1] > 1:
+            for name, value in coverage_means(gathered[:, 1:]).items():
+                self._metrics[mode][name].append(value)
+        if self._refill is not None and mode == "train":
+            self._metrics[mode]["coverage/num_discarded"] = [self._refill.state.num_discarded]
+
+    def _backbone(self) -> torch.nn.Module:
+        return self._causal_lm().base_model
+
+    def _causal_lm(self) -> Any:
+        model = self.accelerator.unwrap_model(self.model)
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+    def _make_tempered_head(self) -> TemperedHead | None:
+        objective = build_objective(self.args)
+        temperature = getattr(objective, "temperature", None)
+        if temperature is None:
+            return None
+        if self.aux_loss_enabled:
+            raise UsageError(
+                f"objective: {self.args.objective} reads the LM head twice, which MoE models do not allow."
+            )
+        return TemperedHead(self._causal_lm(), temperature)
+
+    # ---- Refill ----
+
+    def get_train_dataloader(self) -> Any:
+        if not self.args.refills:
+            return super().get_train_dataloader()
+        self._set_signature_columns_if_needed()
+        columns = [column for column in self._signature_columns if column in self.train_dataset.column_names]
+        dataset = self.train_dataset.select_columns(columns)
+        shape = StepShape(
+            micro_batch=self.args.per_device_train_batch_size,
+            num_accumulation=self.args.gradient_accumulation_steps,
+            num_processes=self.accelerator.num_processes,
+            rank=self.accelerator.process_index,
+        )
+        self._refill = RefillLoader(
+            dataset=dataset,
+            shape=shape,
+            score=self._score_rows,
+            collate=lambda rows: self.data_collator([dataset[row] for row in rows]),
+            threshold=self.args.min_coverage_weight,
+            seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
+            max_passes=math.inf if self.args.max_steps > 0 else self.args.num_train_epochs,
+        )
+        return self._refill
+
+    @torch.no_grad()
+    def _score_rows(self, rows: list[int]) -> list[float]:
+        """Return F of each row under the current weights, each process scoring its slice in micro-batches."""
+        assert self._refill is not None
+        share = -(-len(rows) // self.accelerator.num_processes)
+        mine = rows[self.accelerator.process_index * share :][:share]
+        mine += rows[:1] * (share - len(mine))  # every process makes the same number of forward passes
+        self.model_wrapped.eval()
+        size = self.args.per_device_eval_batch_size
+        weights = [self._row_weights(mine[start : start + size]) for start in range(0, share, size)]
+        self.model_wrapped.train()
+        return self.accelerator.gather(torch.cat(weights))[: len(rows)].tolist()
+
+    def _row_weights(self, rows: list[int]) -> torch.Tensor:
+        inputs = dict(self._prepare_inputs(self._refill._collate(rows)))
+        step_ids = inputs.pop(STEP_IDS, None)
+        fused = self.model_wrapped(**inputs, use_cache=False, fused_lm_head=True)
+        segments = self._segments(fused, inputs, step_ids)
+        weights = cross_entropy_weight(build_objective(self.args, segments).function, segments.logps)
+        _, sequence_ids = batch_ids(inputs, self.args.coverage_level, step_ids)
+        # A row is dead only when all of its steps are.
+        return segments.sequence_max(weights)[torch.unique_consecutive(sequence_ids)][: len(rows)]
+
+    def set_initial_training_values(self, args: Any, dataloader: Any) -> Any:
+        """With `max_steps` the refill goes through the data as often as it takes, however many rows it discards."""
+        num_train_epochs, *rest = super().set_initial_training_values(args, dataloader)
+        return (sys.maxsize if self.args.refills and args.max_steps > 0 else num_train_epochs, *rest)
+
+    def _init_training_state(
+        self,
+        max_steps: Any,
+        num_update_steps_per_epoch: Any,
+        num_train_epochs: Any,
+        resume_from_checkpoint: Any,
+        trial: Any,
+    ) -> tuple[int, int]:
+        trained = super()._init_training_state(
+            max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
+        )
+        if self._refill is None or resume_from_checkpoint is None:
+            return trained
+        path = Path(resume_from_checkpoint) / REFILL_STATE_NAME
+        if not path.exists():
+            raise RunFolderError(
+                f"{resume_from_checkpoint} was not written with min_coverage_weight; it has no {path.name}."
+            )
+        self._refill.state = RefillState(**json.loads(path.read_text()))
+        return self._refill.state.next_epoch, 0
+
+    # ---- Checkpoints ----
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """As `Trainer.train`, but `resume_from_checkpoint=True` skips a checkpoint that was cut off while written."""
+        if resume_from_checkpoint is True:
+            last = last_complete_checkpoint(self.args.output_dir)
+            if last is None:
+                raise RunFolderError(f"There is no complete checkpoint to resume in {self.args.output_dir}.")
+            resume_from_checkpoint = str(last)
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        if self._refill is not None and self.args.should_save:
+            # Before the trainer's state, whose presence says that the checkpoint is whole.
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / REFILL_STATE_NAME, asdict(self._refill.state))
+        super()._save_checkpoint(model, trial)
+        card = Path(self.args.output_dir) / "README.md"
+        if self.is_world_process_zero() and folder.is_dir() and card.exists():
+            shutil.copyfile(card, folder / "README.md")
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """As TRL's, with the objective, N and data."""
+        super().create_model_card(*args, **kwargs)
+        if self.is_world_process_zero():
+            path = Path(self.args.output_dir) / "README.md"
+            name = self.dataset_name or data_name(self.train_dataset)
+            section = describe_run(self.args, name, num_rows(self.train_dataset))
+            path.write_text(with_section(path.read_text(), section))
+
+    @staticmethod
+    def _refuse_clashes(config: MathSFTConfig, data_collator: Any, train_dataset: Any, kwargs: dict[str, Any]) -> None:
+        """Raise for what cannot work and is known before the model is loaded."""
+        if config.refills and not isinstance(train_dataset, Dataset):
+            raise DataError("min_coverage_weight needs a data set that can be indexed, not a stream.")
+        if is_cross_entropy(config):
+            return
+        if kwargs.get("compute_loss_func") is not None:
+            raise UsageError(f"compute_loss_func and objective: {config.objective} are two losses; choose one.")
+        if data_collator is not None and not isinstance(data_collator, DataCollatorForLanguageModeling):
+            raise UsageError("A custom data_collator does not say where sequences begin, which the objective needs.")
+        for size in ("sp_size", "cp_size"):  # as accelerate hands them to the processes it starts
+            if int(os.environ.get(f"PARALLELISM_CONFIG_{size.upper()}", "1")) > 1:
+                raise UsageError(
+                    f"objective: {config.objective} needs whole sequences on one device, and {size} (sequence or "
+                    "context parallelism) cuts them. Set it to 1."
+                )
+
+
+class _RefillCallback(TrainerCallback):
+    """Keeps the Trainer's epoch number honest, and ends training when the passes are done."""
+
+    def __init__(self, trainer: MathSFTTrainer) -> None:
+        self._trainer = trainer
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        state.epoch = self._trainer._refill.progress
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        state.epoch = self._trainer._refill.progress
+        control.should_training_stop |= self._trainer._refill.is_exhausted
+
+
+def _as_math_config(args: Any, model: Any) -> MathSFTConfig:
+    """Return `args` as a `MathSFTConfig`, filling in defaults as TRL does."""
+    if isinstance(args, MathSFTConfig):
+        return args
+    if args is None:
+        name = model if isinstance(model, str) else model.config._name_or_path
+        return MathSFTConfig(f"{name.split('/')[-1]}-SFT")
+    if isinstance(args, SFTConfig):
+        given = args.to_dict()
+        given["hub_token"] = args.hub_token  # to_dict hides it
+        return MathSFTConfig(**given)
+    raise UsageError(f"args must be a MathSFTConfig, got {type(args).__name__}.")
