@@ -1,7 +1,7 @@
 """The one place for optional imports: a package that is absent is reported with the extra that brings it."""
 
 import importlib
-import importlib.util
+from importlib.machinery import PathFinder
 from types import ModuleType
 
 from trl_math.errors import MissingPackageError
@@ -23,8 +23,8 @@ EXTRAS = {
 
 
 def is_installed(package: str) -> bool:
-    """Whether `package` can be imported, found without importing it."""
-    return importlib.util.find_spec(package) is not None
+    """Whether `package` lies on the path, found without importing it."""
+    return PathFinder.find_spec(package) is not None
 
 
 def check_installed(package: str, needed_for: str) -> None:

@@ -1,7 +1,23 @@
-"""Thin subclasses of TRL's trainers."""
+"""Thin subclasses of TRL's trainers. A configuration can be built without importing the trainer it belongs to."""
 
-from trl_math.trainers.sft_config import MathSFTConfig as MathSFTConfig
-from trl_math.trainers.sft_trainer import MathSFTTrainer as MathSFTTrainer
+import importlib
+from typing import TYPE_CHECKING, Any
 
+
+if TYPE_CHECKING:
+    from trl_math.trainers.sft_config import MathSFTConfig as MathSFTConfig
+    from trl_math.trainers.sft_trainer import MathSFTTrainer as MathSFTTrainer
+
+
+_PUBLIC = {
+    "MathSFTConfig": "trl_math.trainers.sft_config",
+    "MathSFTTrainer": "trl_math.trainers.sft_trainer",
+}
 
 __all__ = ["MathSFTConfig", "MathSFTTrainer"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)

@@ -209,8 +209,8 @@ class MathSFTTrainer(SFTTrainer):
         gathered = self.accelerator.gather(values).view(-1, values.numel())
         if not math.isfinite(gathered[:, 0].sum().item()):
             raise NonFiniteLossError(
-                f"The loss is {gathered[:, 0].tolist()} at step {self.state.global_step}; it was not used. Look at the "
-                "last batch's rows, lower learning_rate, or train in bf16 instead of fp16."
+                f"The loss is {gathered[:, 0].tolist()} at step {self.state.global_step}; it was not used. Look at "
+                "the last batch's rows, lower learning_rate, or train in bf16 instead of fp16."
             )
         mode = "train" if self.model.training else "eval"
         if gathered.shape[1] > 1:

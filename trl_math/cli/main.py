@@ -1,0 +1,83 @@
+"""`trl-math COMMAND ...`: finds the command's file and runs it. Nothing heavy is imported to print the help."""
+
+import importlib
+import os
+import sys
+
+from trl_math.errors import TrlMathError, nearest
+
+
+# Command -> (module, one line of help).
+COMMANDS = {
+    "sft": (
+        "trl_math.cli.sft",
+        "fine-tune on solutions or answers, with cross-entropy or a confidence-limited objective",
+    ),
+    "recipes": ("trl_math.cli.recipes", "list the recipes, or show one"),
+    "doctor": ("trl_math.cli.doctor", "check this machine and say how to mend what is wrong"),
+    "demo": ("trl_math.cli.demo", "show the coverage effect on a CPU in minutes"),
+}
+
+USAGE = """\
+usage: trl-math COMMAND [--config FILE.yaml] [--any-setting value ...] [--dry-run]
+
+Fine-tuning for mathematical reasoning on top of TRL.
+
+commands:
+{commands}
+
+Settings on the command line override those of the file; `trl-math COMMAND --help` lists them.
+--dry-run resolves and checks everything without loading a model; --smoke runs a recipe for real on a tiny scale;
+--debug shows the traceback of an error.
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; return the exit status: 0 done, 1 a check failed, 2 the user's mistake, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        sys.stdout.write(_usage())
+        return 0
+    if words[0] in ("-V", "--version", "version"):
+        from trl_math import __version__
+
+        print(f"trl-math {__version__}")
+        return 0
+    command, *rest = words
+    is_debug = "--debug" in rest
+    rest = [word for word in rest if word != "--debug"]
+    try:
+        if command not in COMMANDS:
+            return _fail(f"Unknown command {command!r}.{nearest(command, COMMANDS)} Known: {', '.join(COMMANDS)}.")
+        return importlib.import_module(COMMANDS[command][0]).run(rest)
+    except TrlMathError as error:
+        if is_debug:
+            raise
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail("interrupted. The same command goes on from the last checkpoint.", status=130)
+    except BrokenPipeError:  # `trl-math recipes | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def entry() -> int:
+    """Run as a program of its own, which may take shortcuts that a library may not."""
+    os.environ["TRL_MATH_OWN_PROCESS"] = str(os.getpid())
+    return main()
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    return USAGE.format(commands="\n".join(f"  {name:{width}}  {text}" for name, (_, text) in COMMANDS.items()))
+
+
+def _fail(message: str, status: int = 2) -> int:
+    # Of several processes that fail alike, one speaks.
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(f"trl-math: {message}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(entry())

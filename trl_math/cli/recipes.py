@@ -1,0 +1,31 @@
+"""`trl-math recipes`: list the recipes that come with the package, or print one."""
+
+from trl_math.errors import UsageError
+from trl_math.recipes import all_recipes, find_recipe, read_recipe, recipe_name
+
+
+HELP = """\
+usage: trl-math recipes [NAME]
+
+Without NAME: every recipe with its command and one line. With NAME: the recipe itself, to read or to copy.
+"""
+
+
+def run(argv: list[str]) -> int:
+    """Run the command; return the exit status."""
+    if {"-h", "--help"} & set(argv):
+        print(HELP.rstrip())
+        return 0
+    if len(argv) > 1 or (argv and argv[0].startswith("-")):
+        raise UsageError(f"trl-math recipes takes at most one name, got {' '.join(argv)}.")
+    if argv:
+        print(find_recipe(argv[0]).read_text(encoding="utf-8").rstrip())
+        return 0
+    recipes = [(recipe_name(path), read_recipe(path)) for path in all_recipes()]
+    if not recipes:
+        raise UsageError("There are no recipes beside this installation.")
+    width = max(len(name) for name, _ in recipes)
+    for name, values in recipes:
+        print(f"{name:{width}}  {values.get('command', '?'):4}  {values.get('description', '')}")
+    print(f"\n{len(recipes)} recipes. Try one: trl-math sft --config {recipes[0][0]} --smoke")
+    return 0

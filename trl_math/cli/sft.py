@@ -1,0 +1,218 @@
+"""`trl-math sft`: a recipe becomes checked settings, rows and a trainer; or, with `--dry-run`, a printed plan."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from trl_math.errors import DataError, UsageError
+from trl_math.launch import LaunchPlan, is_launched, is_main_process, launch_plan, relaunch
+from trl_math.recipes import SFTArguments, build_sft, parse_flags, read_recipe, recipe_name
+from trl_math.run_folder import open_run_folder, write_manifest
+from trl_math.smoke import smoke_values
+
+
+HELP = """\
+usage: trl-math sft --config RECIPE.yaml [--setting value ...] [--dry-run] [--smoke] [--debug]
+
+Fine-tune a model on answers or solutions. RECIPE is a file, or the name of one under recipes/ (`trl-math recipes`).
+The same command on the same output_dir goes on from the last checkpoint.
+
+settings of trl-math (with their defaults):
+{ours}
+
+Every field of TRL's SFTConfig and ModelConfig is a setting too (learning_rate, num_train_epochs, packing, use_peft,
+lora_r, ...): https://huggingface.co/docs/trl/sft_trainer
+"""
+
+
+class Request(NamedTuple):
+    """What the command line asked for."""
+
+    values: dict[str, Any]
+    name: str
+    is_dry_run: bool
+    is_smoke: bool
+
+
+def run(argv: list[str]) -> int:
+    """Run the command; return the exit status."""
+    if {"-h", "--help"} & set(argv):
+        print(_help())
+        return 0
+    request = read_request(argv)
+    _set_environment(request)
+    arguments = build_sft(_for_this_machine(request.values) if request.is_dry_run else request.values)
+    plan = launch_plan(arguments.header.get("accelerate_config"), arguments.header.get("num_processes"))
+    if request.is_dry_run:
+        from trl_math.dry_run import describe
+
+        print(describe(arguments, plan, request.values))
+        return 0
+    return train(arguments, plan, request, argv)
+
+
+def read_request(argv: list[str]) -> Request:
+    """Merge the recipe file, the flags and the smoke settings."""
+    flags = parse_flags(argv)
+    options = {name: bool(flags.pop(name, False)) for name in ("dry_run", "smoke")}
+    file = flags.pop("config", None)
+    values = read_recipe(file) if file is not None else {}
+    if values.get("command", "sft") != "sft":
+        raise UsageError(f"{file} is a recipe for `trl-math {values['command']}`, not for sft.")
+    name = Path(recipe_name(Path(file))).name if file is not None else "sft"
+    if options["smoke"]:
+        values = smoke_values(values, name)
+    values = {"output_dir": f"runs/{name}", **values, **flags}
+    return Request(values, name, options["dry_run"], options["smoke"])
+
+
+def train(arguments: SFTArguments, plan: LaunchPlan | None, request: Request, argv: list[str]) -> int:
+    """Check, launch if the recipe says so, train, save."""
+    from trl_math.preflight import check_before_model, effective_batch
+
+    check_before_model(arguments, plan)
+    folder = Path(arguments.training.output_dir)
+    settings = {**request.values, "effective_batch": effective_batch(arguments, plan)}
+    if is_main_process() and open_run_folder(folder, settings):
+        print(f"{folder} is finished: nothing to do. For another run choose another output_dir.")
+        return 0
+    train_rows, eval_rows = load_rows(arguments)
+    if plan is not None and not is_launched():
+        relaunch(plan, "sft", argv)
+    trainer = make_trainer(arguments, train_rows, eval_rows)
+    if trainer.is_world_process_zero():
+        write_manifest(folder, settings, is_finished=False, versions=_versions())
+    trainer.train(resume_from_checkpoint=_resume_from(folder, arguments))
+    finish(trainer, folder, settings)
+    return 0
+
+
+def load_rows(arguments: SFTArguments) -> tuple[Any, Any]:
+    """Load the training rows, and the evaluation rows if the recipe evaluates."""
+    data, training = arguments.data, arguments.training
+    rows = _load(data, data.dataset_train_split, data.max_train_rows, training.seed, is_training=True)
+    if training.eval_strategy == "no":
+        return rows, None
+    return rows, _load(data, data.dataset_test_split, data.max_eval_rows, training.seed, is_training=False)
+
+
+def _load(data: Any, split: str, max_rows: int | None, seed: int, *, is_training: bool) -> Any:
+    from datasets import concatenate_datasets
+
+    from trl_math.data import load_source, to_problems, to_sft, without_problems
+
+    names = [data.dataset_name] if isinstance(data.dataset_name, str) else data.dataset_name
+    parts = []
+    for name in names:
+        rows = load_source(name, split, data.dataset_config)
+        parts.append(rows if data.prompt_style in (None, "tactic") else to_problems(rows, name))
+    rows = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
+    if is_training and data.exclude_dataset is not None:
+        excluded = to_problems(load_source(data.exclude_dataset, data.exclude_split), data.exclude_dataset)
+        rows, num_removed = without_problems(rows, excluded)
+        if is_main_process():
+            print(
+                f"{num_removed} training problems are in {data.exclude_dataset} and were left out; {len(rows)} stay."
+            )
+    if len(rows) == 0:
+        raise DataError(f"There is nothing to train on in {data.dataset_name} (split {split}).")
+    if max_rows is not None and max_rows < len(rows):
+        rows = rows.shuffle(seed=seed).select(range(max_rows))
+    return to_sft(rows, data.prompt_style)
+
+
+def make_trainer(arguments: SFTArguments, train_rows: Any, eval_rows: Any) -> Any:
+    """Build the trainer as TRL's own script does, with our objective."""
+    from trl import get_peft_config, get_quantization_config
+
+    from trl_math.models import resolve_model
+    from trl_math.trainers import MathSFTTrainer
+
+    model, training = arguments.model, arguments.training
+    training.model_init_kwargs = {
+        "revision": model.model_revision,
+        "attn_implementation": model.attn_implementation,
+        "dtype": model.dtype,
+        **(training.model_init_kwargs or {}),
+    }
+    trainer = MathSFTTrainer(
+        model=resolve_model(model.model_name_or_path),
+        args=training,
+        train_dataset=train_rows,
+        eval_dataset=eval_rows,
+        quantization_config=get_quantization_config(model),
+        peft_config=get_peft_config(model),
+    )
+    trainer.dataset_name = str(arguments.data.dataset_name)
+    return trainer
+
+
+def finish(trainer: Any, folder: Path, settings: dict[str, Any]) -> None:
+    """Save model, tokenizer and card, and mark the run as finished last."""
+    trainer.save_model(str(folder))
+    trainer.save_state()
+    trainer.create_model_card(model_name=folder.name)
+    trainer.accelerator.wait_for_everyone()
+    if trainer.is_world_process_zero():
+        write_manifest(folder, settings, is_finished=True, versions=_versions(), steps=trainer.state.global_step)
+        print(f"Trained {trainer.state.global_step} steps; model, card and run.json are in {folder}.")
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub(dataset_name=trainer.dataset_name)
+    trainer.end()
+
+
+def _resume_from(folder: Path, arguments: SFTArguments) -> str | None:
+    from trl_math.trainers.checkpoints import last_complete_checkpoint
+
+    if arguments.training.resume_from_checkpoint:
+        return arguments.training.resume_from_checkpoint
+    checkpoint = last_complete_checkpoint(folder)
+    if checkpoint is not None and is_main_process():
+        print(f"Going on from {checkpoint}.")
+    return str(checkpoint) if checkpoint is not None else None
+
+
+def _set_environment(request: Request) -> None:
+    for name, value in (request.values.get("env") or {}).items():
+        os.environ.setdefault(name, str(value))
+    if not request.is_dry_run:
+        return
+    os.environ["HF_HUB_OFFLINE"] = "1"  # a dry run reads caches only
+    # A dry run builds no model. Importing these costs seconds and TRL does without, but a process that hides them must
+    # not train afterwards, so only a program of its own does.
+    if os.environ.get("TRL_MATH_OWN_PROCESS") == str(os.getpid()):
+        for package in ("peft", "bitsandbytes"):
+            sys.modules.setdefault(package, None)  # type: ignore[arg-type]
+
+
+def _for_this_machine(values: dict[str, Any]) -> dict[str, Any]:
+    """Let a recipe for GPUs be checked on a machine that has none, where its precision settings would be refused."""
+    import torch
+
+    if torch.cuda.is_available() or values.get("use_cpu"):
+        return values
+    return {**{key: value for key, value in values.items() if key != "tf32"}, "use_cpu": True}
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("trl-math", "trl", "transformers", "torch", "datasets", "accelerate")}
+
+
+def _help() -> str:
+    import dataclasses
+
+    from trl import SFTConfig
+
+    from trl_math.recipes import HEADER, DataArguments
+    from trl_math.trainers import MathSFTConfig
+
+    inherited = {field.name for field in dataclasses.fields(SFTConfig)}
+    ours = [field for field in dataclasses.fields(MathSFTConfig) if field.name not in inherited]
+    lines = [f"  --{name}: {text}" for name, text in HEADER.items() if name not in ("command", "description")]
+    for field in [*dataclasses.fields(DataArguments), *ours]:
+        default = "" if field.default is None else f" [{field.default}]"
+        lines.append(f"  --{field.name}{default}: {field.metadata['help']}")
+    return HELP.format(ours="\n".join(lines)).rstrip()

@@ -1,0 +1,110 @@
+"""What can be known before a model is loaded: packages, attention, devices, launch settings.
+
+Each check raises one line. The dry run and the run itself call the same checks.
+"""
+
+import os
+
+from trl_math.errors import UsageError
+from trl_math.launch import LaunchPlan, is_launched
+from trl_math.optional import check_installed
+from trl_math.recipes import SFTArguments
+
+
+# Attention implementations that read sequence boundaries from position ids (checked by the packing tests for the first
+# two on a CPU), so that packed or padding-free sequences do not see each other.
+SEPARATING_ATTENTION = (
+    "sdpa",
+    "eager",
+    "flash_attention_2",
+    "flash_attention_3",
+    "flash_attention_4",
+    "flex_attention",
+)
+
+
+def check_before_model(arguments: SFTArguments, plan: LaunchPlan | None) -> None:
+    """Run every check that needs neither model nor data."""
+    if arguments.model.model_name_or_path is None:
+        raise UsageError(
+            "Which model? Set model_name_or_path (a hub name, a path, or embedded:smollm2-135m-instruct)."
+        )
+    if not arguments.data.dataset_name:
+        raise UsageError("Which data? Set dataset_name (a hub name, a JSONL or Parquet file, or reasoning_gym:...).")
+    check_packages(arguments, plan)
+    check_attention(arguments)
+    check_devices(arguments, plan)
+    if plan is not None:
+        check_launch(arguments, plan)
+
+
+def check_packages(arguments: SFTArguments, plan: LaunchPlan | None) -> None:
+    """Raise `MissingPackageError` for an optional package that the recipe asks for and this machine lacks."""
+    attention = arguments.model.attn_implementation or ""
+    if attention in ("flash_attention_2", "flash_attention_3"):
+        check_installed("flash_attn", f"attn_implementation: {attention}")
+    if arguments.model.load_in_4bit or arguments.model.load_in_8bit:
+        check_installed("bitsandbytes", "quantised loading (load_in_4bit, load_in_8bit)")
+    if arguments.training.deepspeed or (plan is not None and plan.kind == "DEEPSPEED"):
+        check_installed("deepspeed", "DeepSpeed")
+    reporters = arguments.training.report_to
+    for package in {"wandb", "trackio"} & set([reporters] if isinstance(reporters, str) else reporters or []):
+        check_installed(package, f"report_to: {package}")
+
+
+def check_attention(arguments: SFTArguments) -> None:
+    """Raise if sequences that share a row could attend to each other."""
+    training, attention = arguments.training, arguments.model.attn_implementation
+    shares_rows = training.packing or training.padding_free or training.eval_packing
+    # Kernels from the hub are named by repository, and are flash attention in all but name.
+    is_hub_kernel = attention is not None and "/" in attention
+    if shares_rows and attention is not None and attention not in SEPARATING_ATTENTION and not is_hub_kernel:
+        raise UsageError(
+            f"packing and padding_free put several sequences in a row, and attn_implementation: {attention} does not "
+            f"keep them apart: use one of {', '.join(SEPARATING_ATTENTION)}."
+        )
+
+
+def check_devices(arguments: SFTArguments, plan: LaunchPlan | None) -> None:
+    """Raise if more processes are asked for than there are GPUs, or more GPUs are visible than one process can use."""
+    import torch  # noqa: PLC0415 - heavy
+
+    if arguments.training.use_cpu or (plan is not None and plan.uses_cpu) or is_launched():
+        return
+    num_gpus = torch.cuda.device_count()
+    if plan is None and num_gpus > 1:
+        raise UsageError(
+            f"{num_gpus} GPUs are visible to one process: set accelerate_config: ddp (or zero2, zero3, fsdp2) to use "
+            "them, or CUDA_VISIBLE_DEVICES=0 to use one."
+        )
+    if plan is not None and plan.num_local_processes > num_gpus:
+        raise UsageError(
+            f"{plan.file.name} starts {plan.num_local_processes} processes on each machine and this one has "
+            f"{num_gpus} GPUs: pass --num_processes {max(num_gpus, 1)}, or try the recipe with --smoke."
+        )
+
+
+def check_launch(arguments: SFTArguments, plan: LaunchPlan) -> None:
+    """Raise if the launch file and the recipe disagree about the batch, or the objective cannot be cut up that way."""
+    deepspeed = plan.settings.get("deepspeed_config") or {}
+    steps = deepspeed.get("gradient_accumulation_steps", "auto")
+    if isinstance(steps, int) and steps != arguments.training.gradient_accumulation_steps:
+        raise UsageError(
+            f"gradient_accumulation_steps is {steps} in {plan.file.name} and "
+            f"{arguments.training.gradient_accumulation_steps} in the recipe: write auto in the launch file."
+        )
+    parallelism = plan.settings.get("parallelism_config") or {}
+    for size in ("cp_size", "sp_size"):
+        cut = int(parallelism.get(f"parallelism_config_{size}", parallelism.get(size, 1)))
+        if cut > 1 and arguments.training.objective != "cross_entropy":
+            raise UsageError(
+                f"objective: {arguments.training.objective} needs whole sequences on one device; {plan.file.name} "
+                f"cuts them ({size}: {cut})."
+            )
+
+
+def effective_batch(arguments: SFTArguments, plan: LaunchPlan | None) -> int:
+    """Return how many rows one optimiser step sees, over all processes."""
+    processes = plan.num_processes if plan is not None else int(os.environ.get("WORLD_SIZE", "1"))
+    training = arguments.training
+    return training.per_device_train_batch_size * training.gradient_accumulation_steps * processes

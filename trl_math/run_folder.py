@@ -1,0 +1,75 @@
+"""A run's output folder: whose it is, whether the run is finished, and what can be resumed.
+
+`run.json` in the folder holds the settings that made it. The same command on the same folder goes on where it stopped;
+another configuration is refused, so that nothing is overwritten or mixed.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from trl_math.errors import RunFolderError
+
+
+MANIFEST = "run.json"
+
+# Settings that change neither the weights nor what is written of them. How the effective batch comes about is one of
+# them (a run may go on with other GPUs); the batch itself is not, and is compared as `effective_batch`.
+IMMATERIAL = {
+    "accelerate_config",
+    "dataloader_num_workers",
+    "dataset_num_proc",
+    "description",
+    "disable_tqdm",
+    "env",
+    "gradient_accumulation_steps",
+    "logging_first_step",
+    "logging_steps",
+    "num_processes",
+    "output_dir",
+    "per_device_train_batch_size",
+    "project",
+    "push_to_hub",
+    "report_to",
+    "run_name",
+    "save_total_limit",
+    "trackio_space_id",
+}
+
+
+def open_run_folder(folder: Path, values: dict[str, Any]) -> bool:
+    """Check that `folder` may hold the run that `values` describes; return whether that run is already finished."""
+    manifest = folder / MANIFEST
+    if not folder.exists() or not any(folder.iterdir()):
+        return False
+    if not manifest.exists():
+        raise RunFolderError(
+            f"output_dir {folder} is not empty and holds no {MANIFEST}, so it is not a run of trl-math: choose "
+            "another."
+        )
+    try:
+        run = json.loads(manifest.read_text())
+    except ValueError:
+        raise RunFolderError(f"{manifest} cannot be read; choose another output_dir.") from None
+    before, now = _material(run["settings"]), _material(values)
+    if before != now:
+        keys = sorted(key for key in before | now if before.get(key) != now.get(key))
+        differences = ", ".join(f"{key} {before.get(key)!r} there, {now.get(key)!r} here" for key in keys)
+        raise RunFolderError(
+            f"output_dir {folder} belongs to another configuration ({differences}): choose another output_dir."
+        )
+    return bool(run.get("is_finished"))
+
+
+def write_manifest(folder: Path, values: dict[str, Any], *, is_finished: bool, **facts: Any) -> None:
+    """Write `run.json`, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"is_finished": is_finished, "settings": values, **facts}, indent=1, default=str)
+    temporary = folder / f"{MANIFEST}.part"
+    temporary.write_text(text + "\n")
+    temporary.replace(folder / MANIFEST)
+
+
+def _material(values: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in values.items() if key not in IMMATERIAL}
+    return json.loads(json.dumps(kept, default=str))  # as it looks after a trip through the file

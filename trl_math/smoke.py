@@ -1,0 +1,88 @@
+"""`--smoke`: the same recipe for real, on the embedded model and a handful of sums, in about a minute on a CPU.
+
+What the recipe is about (objective, packing, LoRA, precision of the loss) stays; what needs a cluster (model, data,
+launch, attention kernels, reporting) is replaced. Flags of the command line override these in turn.
+"""
+
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+
+NUM_ROWS = 48
+
+REPLACED: dict[str, Any] = {
+    "model_name_or_path": "embedded:smollm2-135m-instruct",
+    "model_revision": "main",
+    "attn_implementation": "sdpa",
+    "dtype": "float32",
+    "accelerate_config": None,
+    "use_cpu": True,
+    "bf16": False,
+    "fp16": False,
+    "tf32": None,
+    "gradient_checkpointing": False,
+    "max_steps": 3,
+    "per_device_train_batch_size": 2,
+    "per_device_eval_batch_size": 4,
+    "logging_steps": 1,
+    "warmup_steps": 0,
+    "eval_strategy": "no",
+    "save_strategy": "no",
+    "report_to": "none",
+    "push_to_hub": False,
+    "use_liger_kernel": False,
+    "deepspeed": None,
+    "dataset_config": None,
+    "dataset_train_split": "train",
+    "exclude_dataset": None,
+    "max_train_rows": None,
+}
+
+
+def smoke_values(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a recipe's settings with everything that needs a cluster replaced; writes its rows beside the output."""
+    folder = Path("runs", "smoke", f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    while folder.exists():  # two within a second
+        folder = folder.with_name(folder.name + "x")
+    rows = write_rows(folder.with_suffix(".jsonl"))
+    accumulation = min(int(values.get("gradient_accumulation_steps", 1)), 2)
+    length = values.get("max_length", 1024)
+    return {
+        **values,
+        **REPLACED,
+        "gradient_accumulation_steps": accumulation,
+        "max_length": None if length is None else min(int(length), 256),
+        "dataset_name": str(rows),
+        "output_dir": str(folder),
+    }
+
+
+def write_rows(path: Path) -> Path:
+    """Write sums with answers, solutions, steps, proof states and ready prompts: something for every prompt style."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    generator = random.Random(0)
+    with open(path, "w", encoding="utf-8") as file:
+        for index in range(NUM_ROWS):
+            a, b, c = (generator.randint(2, 99) for _ in range(3))
+            steps = [
+                f"{a} + {b} = {a + b}. ",
+                f"{a + b} + {c} = {a + b + c}. ",
+                f"The answer is \\boxed{{{a + b + c}}}.",
+            ]
+            question = f"What is {a} + {b} + {c}?"
+            row = {
+                "problem_id": f"smoke/{index}",
+                "problem": question,
+                "answer": str(a + b + c),
+                "solution": "".join(steps),
+                "steps": steps,
+                "state": f"⊢ {a} + {b} + {c} = {a + b + c}",
+                "tactic": "norm_num",
+                "prompt": f"Question: {question}\nAnswer:",
+                "completion": "".join(steps),
+            }
+            file.write(json.dumps(row) + "\n")
+    return path
