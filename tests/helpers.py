@@ -46,7 +46,15 @@ def settings(folder: Any, **overrides: Any) -> dict[str, Any]:
 
 def make_trainer(folder: Any, dataset: Dataset | None = None, *, plain_trl: bool = False, **overrides: Any) -> Any:
     """Build our trainer, or TRL's own, on the tiny model. Trainer arguments are taken out of `overrides`."""
-    names = ("peft_config", "eval_dataset", "callbacks", "processing_class", "model", "data_collator", "formatting_func")
+    names = (
+        "peft_config",
+        "eval_dataset",
+        "callbacks",
+        "processing_class",
+        "model",
+        "data_collator",
+        "formatting_func",
+    )
     arguments = {name: overrides.pop(name) for name in names if name in overrides}
     trainer_class, config_class = (SFTTrainer, SFTConfig) if plain_trl else (MathSFTTrainer, MathSFTConfig)
     arguments.setdefault("processing_class", tiny_tokenizer())

@@ -1,22 +1,19 @@
 """Arithmetic before a run: effective batch, optimiser steps, and what each GPU must hold. No model is built.
 
-    launch = read_launch("zero2")
-    effective_batch(4, 4, launch.num_processes)                        # 128
-    print("\\n".join(describe(plan_memory(recipe, model_config, launch))))
+    effective_batch(per_device=4, accumulation=4, num_processes=8)                      # 128
+    print("\\n".join(describe(plan_memory(recipe, model_config, launch_plan("zero2")))))
 
-The memory is a sum of terms each of which can be pointed at in the code that allocates it; `estimate_memory` says which.
+The memory is a sum of terms, each of which some line of TRL, PEFT, DeepSpeed or autograd allocates: see
+`estimate_memory`.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import yaml
-
-from trl_math.errors import UsageError, nearest
-from trl_math.recipes import ROOTS
+from trl_math.errors import UsageError, pick
+from trl_math.launch import LaunchPlan
 
 
 GIB = 2**30
@@ -28,57 +25,11 @@ NUM_STATES = {"sgd": 0, "adafactor": 0, "lion": 1, "adagrad": 1, "rmsprop": 1}
 # NF4: half a byte a weight, and one float32 scale for every 64 weights.
 QUANTISED_BYTES = {4: 0.5 + 4 / 64, 8: 1.0}
 
-# Defaults of DeepSpeed's ZeRO that decide its buffers, in elements.
-REDUCE_BUCKET = 500_000_000
-MAX_LIVE_PARAMETERS = 1_000_000_000
+# DeepSpeed's defaults for ZeRO's buffers, in elements: reduce_bucket_size, stage3_max_live_parameters, sub_group_size.
+REDUCE_ELEMENTS, LIVE_ELEMENTS, STEP_ELEMENTS = 500_000_000, 1_000_000_000, 1_000_000_000
 
 # The tile of logits in TRL's fused LM head: tokens, vocabulary entries.
 HEAD_TILE = (4096, 32768)
-
-
-class Launch(NamedTuple):
-    """What an accelerate config file says about the size of a run."""
-
-    num_processes: int = 1
-    num_machines: int = 1
-    zero_stage: int = 0
-    uses_cpu: bool = False
-    settings: Mapping[str, Any] = {}
-
-    @property
-    def processes_per_machine(self) -> int:
-        return self.num_processes // self.num_machines
-
-
-def read_launch(accelerate_config: str | Path | None) -> Launch:
-    """Read an accelerate config file, given by path or by its name under recipes/accelerate; None is one process.
-
-    FSDP counts as the ZeRO stage that divides the same things.
-    """
-    if accelerate_config is None:
-        return Launch()
-    folders = [root / "accelerate" for root in ROOTS]
-    candidates = [Path(accelerate_config), *(folder / f"{accelerate_config}.yaml" for folder in folders)]
-    file = next((candidate for candidate in candidates if candidate.is_file()), None)
-    if file is None:
-        known = sorted(path.stem for folder in folders for path in folder.glob("*.yaml"))
-        raise UsageError(
-            f"There is no accelerate config {str(accelerate_config)!r}.{nearest(str(accelerate_config), known)} "
-            f"Known: {', '.join(known)}, or the path of a file."
-        )
-    settings = yaml.safe_load(file.read_text(encoding="utf-8"))
-    stage = 0
-    if settings.get("distributed_type") == "DEEPSPEED":
-        stage = settings.get("deepspeed_config", {}).get("zero_stage", 2)
-    elif settings.get("distributed_type") == "FSDP":
-        stage = 3 if settings.get("fsdp_config", {}).get("fsdp_reshard_after_forward", True) else 2
-    return Launch(
-        settings.get("num_processes", 1),
-        settings.get("num_machines", 1),
-        stage,
-        bool(settings.get("use_cpu", False)),
-        settings,
-    )
 
 
 def effective_batch(per_device: int, accumulation: int, num_processes: int) -> int:
@@ -98,18 +49,18 @@ def num_update_steps(
     """Return the optimiser steps that the `Trainer` takes; with `min_coverage_weight`, the most that it takes.
 
     Each process gets the same number of micro-batches (the last is filled up, or dropped with `drop_last`), and the
-    last step of an epoch may accumulate fewer of them.
+    last step of an epoch may accumulate fewer of them. 0 means that the Trainer would refuse: no batch is full.
     """
     if max_steps > 0:
         return max_steps
     together = per_device * num_processes
     micro_batches = rows // together if drop_last else math.ceil(rows / together)
-    return math.ceil(epochs * max(math.ceil(micro_batches / accumulation), 1))
+    return math.ceil(epochs * math.ceil(micro_batches / accumulation))
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A dense decoder's sizes, from the fields of a Hugging Face `config.json` (Llama, Mistral, Qwen, Gemma and kin)."""
+    """Sizes of a dense decoder (Llama, Mistral, Qwen, Gemma and kin), from its Hugging Face `config.json`."""
 
     layers: int
     hidden: int
@@ -224,42 +175,51 @@ def estimate_memory(
     lora_r: int = 16,
     quantised: int = 0,
     optimizer: str = "adamw_torch_fused",
+    offload_optimizer: bool = False,
 ) -> MemoryEstimate:
     """Estimate the memory of training on each GPU, for batches in which every row has `max_length` tokens.
 
     P is the number of parameters, T of those that are trained, N of processes. Computation is in 16 bits.
 
-    - Weights: in `dtype`; 2P under ZeRO, which trains a 16-bit copy (P of N at stage 3). 4- or 8-bit (`quantised`)
-      linear maps; embeddings, head and norms stay as they are. LoRA's own: float32, which PEFT sees to.
-    - Gradients: like the trained weights. ZeRO: 2T, divided by N from stage 2, and the 4T/N float32 copy that its step
-      makes of them.
+    - Weights: in `dtype`; 2P under ZeRO, which trains a 16-bit copy (2P/N at stage 3). Linear maps in 4 or 8 bits if
+      `quantised`; embeddings, head and norms stay as they are. LoRA's own: float32, which PEFT sees to.
+    - Gradients: like the trained weights. ZeRO: 2T, divided by N from stage 2 on, and the float32 copy that its step
+      makes of its share, 4T/N (stage 3 makes it in pieces of 1e9 elements).
     - Optimiser: Adam's two states in the weights' own type; under ZeRO 4 bytes each, with 4 for the float32 master
-      weights, all divided by N. "8bit" in the name: one byte a state.
-    - Buffers: DDP's second copy of the gradients in buckets; ZeRO's reduce bucket (5e8 elements) and, at stage 3, its
-      gathered weights (1e9 elements): DeepSpeed's defaults.
+      weights, all divided by N. "8bit" in the name: one byte a state. Offloaded: in main memory, like the gradients.
+    - Buffers: DDP's second copy of the gradients, in buckets; ZeRO's reduce bucket (5e8 elements) and, at stage 3, the
+      weights it has gathered (1e9 elements): DeepSpeed's defaults.
     - Activations: `ModelShape.layer_activations` for every layer; with checkpointing, the input of every layer and the
       rest of one. Float32 weights are cast to 16 bits on the way, and autograd keeps the copies as well.
-    - LM head: TRL's fused one: a tile of 4,096 x 32,768 logits, float32 gradients of the hidden states, and, if the
-      head is trained, of its weight, with the copy in the weight's type.
+    - LM head: TRL's fused one: a tile of 4,096 x 32,768 logits, the hidden states and their float32 gradients, and, if
+      the head is trained, its float32 gradient with the copy in the weight's type.
 
-    LoRA is taken to be on every linear map. Not counted: CUDA context, communication libraries, allocator
-    fragmentation (together some 2 GiB), LoRA's activations, logits of an evaluation outside the fused head.
+    LoRA is taken to be on every linear map. Not counted: CUDA context, communication libraries, fragmentation
+    (together some 2 GiB), LoRA's activations.
     """
     shape = ModelShape.from_config(model_config)
-    is_zero = zero_stage > 0
+    is_zero, tokens = zero_stage > 0, per_device_batch * max_length
     size = 2 if is_zero else weight_bytes(dtype, model_config)
-    trainable = shape.lora_parameters(lora_r) if use_peft else shape.parameters
     trained_size = 4 if use_peft and not is_zero else size
-    tokens = per_device_batch * max_length
+    trainable = shape.lora_parameters(lora_r) if use_peft else shape.parameters
+
+    matrices = shape.layers * shape.layer_matrices
+    weights = matrices * (QUANTISED_BYTES[quantised] if quantised else size) + (shape.parameters - matrices) * size
+    weights += trainable * trained_size if use_peft else 0
+    states = next((count for start, count in NUM_STATES.items() if optimizer.startswith(start)), 2)
+    state_bytes = states * (1 if "8bit" in optimizer else 4 if is_zero else trained_size)
+    if is_zero:
+        gradients, held, buffers = _zero_bytes(shape, trainable, state_bytes, zero_stage, num_processes)
+    else:
+        gradients, held = trainable * trained_size, trainable * state_bytes
+        buffers = gradients if num_processes > 1 else 0
     return MemoryEstimate(
         parameters=shape.parameters,
         trainable=trainable,
-        weights=_weights(
-            shape, size, quantised, trainable * trained_size if use_peft else 0, zero_stage, num_processes
-        ),
-        gradients=_gradients(trainable, trained_size, zero_stage, num_processes),
-        optimizer=_optimizer(optimizer, trainable, trained_size, is_zero, num_processes),
-        buffers=_buffers(shape, trainable, trained_size, zero_stage, num_processes),
+        weights=math.ceil(weights / (num_processes if zero_stage == 3 else 1)),
+        gradients=0 if offload_optimizer else gradients,
+        optimizer=0 if offload_optimizer else held,
+        buffers=buffers,
         activations=_activations(shape, size, tokens, gradient_checkpointing),
         lm_head=_lm_head(shape, size, tokens, is_trained=not use_peft),
     )
@@ -269,35 +229,16 @@ def weight_bytes(dtype: str, model_config: Mapping[str, Any]) -> int:
     """Return the bytes of a weight loaded with TRL's `dtype` setting; `auto` is the checkpoint's own."""
     if dtype == "auto":
         dtype = model_config.get("dtype") or model_config.get("torch_dtype") or "float32"
-    if dtype not in BYTES:
-        raise UsageError(f"dtype {dtype!r} is not one of auto, {', '.join(BYTES)}.")
-    return BYTES[dtype]
+    return BYTES[pick("dtype", dtype, BYTES)]
 
 
-def _weights(shape: ModelShape, size: int, quantised: int, lora: int, stage: int, num_processes: int) -> int:
-    matrices = shape.layers * shape.layer_matrices
-    matrix_size = QUANTISED_BYTES[quantised] if quantised else size
-    total = matrices * matrix_size + (shape.parameters - matrices) * size + lora
-    return math.ceil(total / num_processes) if stage == 3 else math.ceil(total)
-
-
-def _gradients(trainable: int, size: int, stage: int, num_processes: int) -> int:
-    if stage == 0:
-        return trainable * size
-    return 2 * trainable // (num_processes if stage >= 2 else 1) + 4 * trainable // num_processes
-
-
-def _optimizer(name: str, trainable: int, size: int, is_zero: bool, num_processes: int) -> int:
-    states = next((count for start, count in NUM_STATES.items() if name.startswith(start)), 2)
-    state_size = 1 if "8bit" in name else 4 if is_zero else size
-    return trainable * (states * state_size + 4) // num_processes if is_zero else trainable * states * state_size
-
-
-def _buffers(shape: ModelShape, trainable: int, size: int, stage: int, num_processes: int) -> int:
-    if stage == 0:
-        return trainable * size if num_processes > 1 else 0
-    gathered = 2 * min(shape.parameters, MAX_LIVE_PARAMETERS) if stage == 3 else 0
-    return 2 * min(trainable, REDUCE_BUCKET) + gathered
+def _zero_bytes(
+    shape: ModelShape, trainable: int, state_bytes: int, stage: int, num_processes: int
+) -> tuple[int, int, int]:
+    share = trainable // num_processes
+    gradients = 2 * (share if stage >= 2 else trainable) + 4 * (min(share, STEP_ELEMENTS) if stage == 3 else share)
+    buffers = 2 * min(trainable, REDUCE_ELEMENTS) + (2 * min(shape.parameters, LIVE_ELEMENTS) if stage == 3 else 0)
+    return gradients, share * (4 + state_bytes), buffers
 
 
 def _activations(shape: ModelShape, size: int, tokens: int, checkpointing: bool) -> int:
@@ -313,21 +254,32 @@ def _lm_head(shape: ModelShape, size: int, tokens: int, is_trained: bool) -> int
     return tile + hidden + (shape.embedding * (4 + size) if is_trained else 0)
 
 
-def plan_memory(recipe: Mapping[str, Any], model_config: Mapping[str, Any], launch: Launch) -> MemoryEstimate:
-    """Estimate the memory of a training recipe; keys it does not have are at TRL's defaults."""
+def plan_memory(
+    recipe: Mapping[str, Any], model_config: Mapping[str, Any], launch: LaunchPlan | None
+) -> MemoryEstimate:
+    """Estimate the memory of a training recipe; keys that it does not have are at TRL's defaults.
+
+    FSDP counts as the ZeRO stage that divides the same things (it needs 16 bytes a parameter, ZeRO 18 to 20).
+    """
     checkpointing = recipe.get("activation_checkpointing", recipe.get("gradient_checkpointing", True))
+    settings = launch.settings if launch else {}
+    offload = (settings.get("deepspeed_config") or {}).get("offload_optimizer_device", "none")
+    stage = launch.zero_stage if launch else 0
+    if settings.get("distributed_type") == "FSDP":
+        stage = 3 if (settings.get("fsdp_config") or {}).get("fsdp_reshard_after_forward", True) else 2
     return estimate_memory(
         model_config,
         dtype=recipe.get("dtype", "float32"),
-        max_length=recipe.get("max_length") or model_config.get("max_position_embeddings", 1024),
+        max_length=recipe.get("max_length", 1024) or model_config.get("max_position_embeddings", 1024),
         per_device_batch=recipe.get("per_device_train_batch_size", 8),
         gradient_checkpointing=checkpointing,
-        zero_stage=launch.zero_stage,
-        num_processes=launch.num_processes,
+        zero_stage=stage,
+        num_processes=launch.num_processes if launch else 1,
         use_peft=recipe.get("use_peft", False),
         lora_r=recipe.get("lora_r", 16),
         quantised=4 if recipe.get("load_in_4bit") else 8 if recipe.get("load_in_8bit") else 0,
         optimizer=recipe.get("optim", "adamw_torch_fused"),
+        offload_optimizer=offload != "none",
     )
 
 

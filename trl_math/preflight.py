@@ -4,6 +4,7 @@ Each check raises one line. The dry run and the run itself call the same checks.
 """
 
 import os
+from collections.abc import Iterator
 
 from trl_math.errors import UsageError
 from trl_math.launch import LaunchPlan, is_launched
@@ -31,25 +32,26 @@ def check_before_model(arguments: SFTArguments, plan: LaunchPlan | None) -> None
         )
     if not arguments.data.dataset_name:
         raise UsageError("Which data? Set dataset_name (a hub name, a JSONL or Parquet file, or reasoning_gym:...).")
-    check_packages(arguments, plan)
+    for package, needed_for in needed_packages(arguments, plan):
+        check_installed(package, needed_for)
     check_attention(arguments)
-    check_devices(arguments, plan)
+    check_devices(plan, uses_cpu=arguments.training.use_cpu)
     if plan is not None:
         check_launch(arguments, plan)
 
 
-def check_packages(arguments: SFTArguments, plan: LaunchPlan | None) -> None:
-    """Raise `MissingPackageError` for an optional package that the recipe asks for and this machine lacks."""
+def needed_packages(arguments: SFTArguments, plan: LaunchPlan | None) -> Iterator[tuple[str, str]]:
+    """Yield the optional packages that a recipe asks for, and which setting does."""
     attention = arguments.model.attn_implementation or ""
     if attention in ("flash_attention_2", "flash_attention_3"):
-        check_installed("flash_attn", f"attn_implementation: {attention}")
+        yield "flash_attn", f"attn_implementation: {attention}"
     if arguments.model.load_in_4bit or arguments.model.load_in_8bit:
-        check_installed("bitsandbytes", "quantised loading (load_in_4bit, load_in_8bit)")
+        yield "bitsandbytes", "quantised loading (load_in_4bit, load_in_8bit)"
     if arguments.training.deepspeed or (plan is not None and plan.kind == "DEEPSPEED"):
-        check_installed("deepspeed", "DeepSpeed")
+        yield "deepspeed", "DeepSpeed"
     reporters = arguments.training.report_to
-    for package in {"wandb", "trackio"} & set([reporters] if isinstance(reporters, str) else reporters or []):
-        check_installed(package, f"report_to: {package}")
+    for package in sorted({"wandb", "trackio"} & set([reporters] if isinstance(reporters, str) else reporters or [])):
+        yield package, f"report_to: {package}"
 
 
 def check_attention(arguments: SFTArguments) -> None:
@@ -65,11 +67,11 @@ def check_attention(arguments: SFTArguments) -> None:
         )
 
 
-def check_devices(arguments: SFTArguments, plan: LaunchPlan | None) -> None:
+def check_devices(plan: LaunchPlan | None, *, uses_cpu: bool) -> None:
     """Raise if more processes are asked for than there are GPUs, or more GPUs are visible than one process can use."""
     import torch  # noqa: PLC0415 - heavy
 
-    if arguments.training.use_cpu or (plan is not None and plan.uses_cpu) or is_launched():
+    if uses_cpu or (plan is not None and plan.uses_cpu) or is_launched():
         return
     num_gpus = torch.cuda.device_count()
     if plan is None and num_gpus > 1:

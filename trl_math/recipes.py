@@ -32,38 +32,10 @@ HEADER = {
 }
 
 
-@dataclasses.dataclass
-class DataArguments:
-    """What to train on. The first four names are those of TRL's `ScriptArguments`."""
-
-    dataset_name: str | list[str] | None = dataclasses.field(
-        default=None,
-        metadata={
-            "help": "A hub name, a JSONL or Parquet file or folder, `reasoning_gym:<generator>?size=1000&seed=0`, or "
-            "a list of these."
-        },
-    )
-    dataset_config: str | None = dataclasses.field(default=None, metadata={"help": "Configuration name on the hub."})
-    dataset_train_split: str = dataclasses.field(default="train", metadata={"help": "Split to train on."})
-    dataset_test_split: str = dataclasses.field(default="test", metadata={"help": "Split to evaluate on."})
-    exclude_dataset: str | None = dataclasses.field(
-        default=None, metadata={"help": "A source whose problems are removed from the training set."}
-    )
-    exclude_split: str = dataclasses.field(default="test", metadata={"help": "Split of `exclude_dataset`."})
-    prompt_style: str | None = dataclasses.field(
-        default=None,
-        metadata={"help": "How problems become rows (direct, cot, ...); unset for rows that TRL reads as they are."},
-    )
-    max_train_rows: int | None = dataclasses.field(
-        default=None, metadata={"help": "Train on this many rows only, drawn with the run's seed."}
-    )
-    max_eval_rows: int | None = dataclasses.field(default=None, metadata={"help": "Evaluate on this many rows only."})
-
-
 class SFTArguments(NamedTuple):
     """A recipe in typed form."""
 
-    data: DataArguments
+    data: Any  # DataArguments
     training: Any  # MathSFTConfig
     model: Any  # trl.ModelConfig
     header: dict[str, Any]
@@ -149,6 +121,7 @@ def build_sft(values: Mapping[str, Any]) -> SFTArguments:
     """Build the typed arguments of the `sft` command; raise a `UsageError` for any key or value that has no place."""
     from trl import ModelConfig  # noqa: PLC0415 - heavy
 
+    from trl_math.data.load import DataArguments  # noqa: PLC0415 - heavy
     from trl_math.trainers.sft_config import MathSFTConfig  # noqa: PLC0415 - heavy
 
     consumers = {"data": DataArguments, "training": MathSFTConfig, "model": ModelConfig}
@@ -213,5 +186,10 @@ def _build(kind: type, values: dict[str, Any]) -> Any:
     except (ValueError, TypeError, ImportError) as error:
         if isinstance(error, UsageError):
             raise
+        if "bf16/gpu" in str(error):
+            raise UsageError(
+                "There is no GPU here that trains in bf16 (TRL's default). On a CPU set use_cpu: true, and bf16: false "
+                "for float32; or try the recipe with --smoke, or look at it with --dry-run."
+            ) from error
         # TRL and transformers explain at length; the command line says it in one line.
         raise UsageError(" ".join(str(error).split())) from error

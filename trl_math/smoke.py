@@ -17,7 +17,7 @@ REPLACED: dict[str, Any] = {
     "model_name_or_path": "embedded:smollm2-135m-instruct",
     "model_revision": "main",
     "attn_implementation": "sdpa",
-    "dtype": "float32",
+    "dtype": "bfloat16",
     "accelerate_config": None,
     "use_cpu": True,
     "bf16": False,

@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+import warnings
 
 from trl_math.errors import TrlMathError, nearest
 
@@ -64,6 +65,8 @@ def main(argv: list[str] | None = None) -> int:
 def entry() -> int:
     """Run as a program of its own, which may take shortcuts that a library may not."""
     os.environ["TRL_MATH_OWN_PROCESS"] = str(os.getpid())
+    # TRL sets this deprecated field by default, so the warning says nothing to our users.
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*deprecated", category=FutureWarning)
     return main()
 
 

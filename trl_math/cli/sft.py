@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trl_math.errors import DataError, UsageError
+from trl_math.errors import UsageError
 from trl_math.launch import LaunchPlan, is_launched, is_main_process, launch_plan, relaunch
 from trl_math.recipes import SFTArguments, build_sft, parse_flags, read_recipe, recipe_name
 from trl_math.run_folder import open_run_folder, write_manifest
@@ -45,9 +45,9 @@ def run(argv: list[str]) -> int:
     arguments = build_sft(_for_this_machine(request.values) if request.is_dry_run else request.values)
     plan = launch_plan(arguments.header.get("accelerate_config"), arguments.header.get("num_processes"))
     if request.is_dry_run:
-        from trl_math.dry_run import describe
+        from trl_math.dry_run import report
 
-        print(describe(arguments, plan, request.values))
+        print(report(arguments, plan, request.values))
         return 0
     return train(arguments, plan, request, argv)
 
@@ -69,6 +69,7 @@ def read_request(argv: list[str]) -> Request:
 
 def train(arguments: SFTArguments, plan: LaunchPlan | None, request: Request, argv: list[str]) -> int:
     """Check, launch if the recipe says so, train, save."""
+    from trl_math.data.load import load_rows
     from trl_math.preflight import check_before_model, effective_batch
 
     check_before_model(arguments, plan)
@@ -77,7 +78,8 @@ def train(arguments: SFTArguments, plan: LaunchPlan | None, request: Request, ar
     if is_main_process() and open_run_folder(folder, settings):
         print(f"{folder} is finished: nothing to do. For another run choose another output_dir.")
         return 0
-    train_rows, eval_rows = load_rows(arguments)
+    evaluates = arguments.training.eval_strategy != "no"
+    train_rows, eval_rows = load_rows(arguments.data, arguments.training.seed, evaluates=evaluates)
     if plan is not None and not is_launched():
         relaunch(plan, "sft", argv)
     trainer = make_trainer(arguments, train_rows, eval_rows)
@@ -86,40 +88,6 @@ def train(arguments: SFTArguments, plan: LaunchPlan | None, request: Request, ar
     trainer.train(resume_from_checkpoint=_resume_from(folder, arguments))
     finish(trainer, folder, settings)
     return 0
-
-
-def load_rows(arguments: SFTArguments) -> tuple[Any, Any]:
-    """Load the training rows, and the evaluation rows if the recipe evaluates."""
-    data, training = arguments.data, arguments.training
-    rows = _load(data, data.dataset_train_split, data.max_train_rows, training.seed, is_training=True)
-    if training.eval_strategy == "no":
-        return rows, None
-    return rows, _load(data, data.dataset_test_split, data.max_eval_rows, training.seed, is_training=False)
-
-
-def _load(data: Any, split: str, max_rows: int | None, seed: int, *, is_training: bool) -> Any:
-    from datasets import concatenate_datasets
-
-    from trl_math.data import load_source, to_problems, to_sft, without_problems
-
-    names = [data.dataset_name] if isinstance(data.dataset_name, str) else data.dataset_name
-    parts = []
-    for name in names:
-        rows = load_source(name, split, data.dataset_config)
-        parts.append(rows if data.prompt_style in (None, "tactic") else to_problems(rows, name))
-    rows = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
-    if is_training and data.exclude_dataset is not None:
-        excluded = to_problems(load_source(data.exclude_dataset, data.exclude_split), data.exclude_dataset)
-        rows, num_removed = without_problems(rows, excluded)
-        if is_main_process():
-            print(
-                f"{num_removed} training problems are in {data.exclude_dataset} and were left out; {len(rows)} stay."
-            )
-    if len(rows) == 0:
-        raise DataError(f"There is nothing to train on in {data.dataset_name} (split {split}).")
-    if max_rows is not None and max_rows < len(rows):
-        rows = rows.shuffle(seed=seed).select(range(max_rows))
-    return to_sft(rows, data.prompt_style)
 
 
 def make_trainer(arguments: SFTArguments, train_rows: Any, eval_rows: Any) -> Any:
@@ -206,7 +174,8 @@ def _help() -> str:
 
     from trl import SFTConfig
 
-    from trl_math.recipes import HEADER, DataArguments
+    from trl_math.data.load import DataArguments
+    from trl_math.recipes import HEADER
     from trl_math.trainers import MathSFTConfig
 
     inherited = {field.name for field in dataclasses.fields(SFTConfig)}

@@ -25,7 +25,7 @@ import torch
 LOG_HALF = -math.log(2.0)
 # Below N p = e^-27 (2e-12) the second-order series is exact to float64, and p itself may already be an underflowed 0.
 LOG_SERIES = -27.0
-# log p = 0 is p = 1: moved by less than any float64 step around 1, so that p / (1-p) stays finite, even times N.
+# log p = 0 is p = 1: moved by less than any float64 step around 1, so that p / (1-p) stays finite.
 MAX_LOGP = -1e-300
 
 
@@ -48,20 +48,25 @@ def _as_float64(logps: torch.Tensor, num_attempts: float | torch.Tensor) -> tupl
     return torch.where(attempts < 1, wide.clamp(max=half_step), wide.clamp(max=MAX_LOGP)), attempts
 
 
+def _is_small(logps: torch.Tensor, attempts: torch.Tensor) -> torch.Tensor:
+    """Whether N p and p itself (N may be below 1) are so small that the series is used."""
+    return attempts.clamp(min=1).log() + logps < LOG_SERIES
+
+
 def _weight(logps: torch.Tensor, attempts: torch.Tensor) -> torch.Tensor:
     # (1-p)^N / (1 - (1-p)^N) = 1 / expm1(-N log(1-p)), so F = N * p/(1-p) / expm1(-N log(1-p)): no subtraction at all.
+    # Multiplied by N last, because p/(1-p) may be as large as floats go; the quotient is F / N.
     odds = torch.exp(logps) / -torch.expm1(logps)
-    closed = attempts * odds / torch.expm1(-attempts * log1mexp(logps))
+    closed = attempts * (odds / torch.expm1(-attempts * log1mexp(logps)))
     series = 1 - (attempts - 1) / 2 * torch.exp(logps)
-    weight = torch.where(attempts.log() + logps < LOG_SERIES, series, closed)
+    weight = torch.where(_is_small(logps, attempts), series, closed)
     return torch.where(attempts == 1, torch.ones_like(weight), weight)
 
 
 def _nll(logps: torch.Tensor, attempts: torch.Tensor) -> torch.Tensor:
-    log_np = attempts.log() + logps
     closed = -log1mexp(attempts * log1mexp(logps))
-    series = -log_np + (attempts - 1) / 2 * torch.exp(logps)
-    return torch.where(log_np < LOG_SERIES, series, closed)
+    series = -(attempts.log() + logps) + (attempts - 1) / 2 * torch.exp(logps)
+    return torch.where(_is_small(logps, attempts), series, closed)
 
 
 def coverage_weight(logps: torch.Tensor, num_attempts: float | torch.Tensor) -> torch.Tensor:

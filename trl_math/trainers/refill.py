@@ -31,14 +31,17 @@ class RefillState:
     passes: int = 0  # walks over the data set that are finished
     cursor: int = 0  # candidates already screened in the current walk
     epoch: int = 0  # what the Trainer calls the epoch
+    epoch_steps: int = 0  # optimiser steps taken in it
+    live_in_pass: int = 0  # survivors of the current walk
     queue: list[int] = field(default_factory=list)  # rows that survived and wait
     num_screened: int = 0
     num_discarded: int = 0
 
-    @property
-    def next_epoch(self) -> int:
-        """The Trainer's epoch to go on with: a walk that is just finished belongs to the epoch before."""
-        return self.epoch + (self.cursor == 0 and self.passes > 0)
+    def resume(self) -> int:
+        """Return the Trainer's epoch to go on with: after a step that ended a walk, and so its epoch, the next."""
+        if self.cursor == 0 and self.passes > 0:
+            self.epoch, self.epoch_steps, self.live_in_pass = self.epoch + 1, 0, 0
+        return self.epoch
 
 
 class StepShape(NamedTuple):
@@ -85,6 +88,8 @@ class RefillLoader:
     ) -> None:
         self.dataset, self.shape, self.threshold, self.seed = dataset, shape, threshold, seed
         self._score, self._collate, self._max_passes = score, collate, max_passes
+        self._is_dead = False  # a whole walk without a single live example: the next would be no other
+        self.is_empty_epoch = True
         self.state = RefillState()
 
     def __len__(self) -> int:
@@ -101,41 +106,43 @@ class RefillLoader:
         return self.state.passes + self.state.cursor / len(self.dataset)
 
     @property
-    def is_exhausted(self) -> bool:
-        """Whether all the passes that were asked for are done."""
-        return self.progress >= self._max_passes
+    def is_finished(self) -> bool:
+        """Whether all the passes that were asked for are done, or nothing is left to train on."""
+        return self._is_dead or self.progress >= self._max_passes
 
     def __iter__(self) -> Iterator[Any]:
         """Yield one epoch: a pass, or several if one does not fill a single batch; none if nothing is alive."""
-        num_steps = num_live = 0
-        while not self.is_exhausted and num_steps == 0:
-            for survivors in self._screen_pass():
-                num_live += survivors
+        self.is_empty_epoch = True
+        while not self.is_finished and (self.state.epoch_steps == 0 or self.state.cursor > 0):
+            for _ in self._screen_pass():
                 if len(self.state.queue) >= self.shape.global_batch:
-                    num_steps += 1
+                    self.state.epoch_steps += 1
+                    self.is_empty_epoch = False
                     yield from self._take_step()
-            if num_live == 0:
-                logger.warning("No example is left above min_coverage_weight: there is nothing more to train on.")
-                return
+            self._is_dead, self.state.live_in_pass = self.state.live_in_pass == 0, 0
+        self.state.epoch_steps = 0
+        if self._is_dead:
+            logger.warning("No example is left above min_coverage_weight: there is nothing more to train on.")
 
     def _take_step(self) -> Iterator[Any]:
         size = self.shape.global_batch
         rows, self.state.queue = self.state.queue[:size], self.state.queue[size:]
         yield from map(self._collate, self.shape.mine(rows))
 
-    def _screen_pass(self) -> Iterator[int]:
-        """Screen what is left of the current pass, a global batch at a time; yield how many of each survived."""
+    def _screen_pass(self) -> Iterator[None]:
+        """Screen what is left of the current pass, a global batch at a time; yield after each."""
         generator = torch.Generator().manual_seed(self.seed + self.state.passes)
         order = torch.randperm(len(self.dataset), generator=generator).tolist()
         number = self.state.passes
-        while self.state.passes == number and not self.is_exhausted:
+        while self.state.passes == number and not self.is_finished:
             candidates = order[self.state.cursor : self.state.cursor + self.shape.global_batch]
             weights = self._score(candidates)
             live = [row for row, weight in zip(candidates, weights, strict=True) if weight > self.threshold]
             self.state.queue += live
+            self.state.live_in_pass += len(live)
             self.state.num_screened += len(candidates)
             self.state.num_discarded += len(candidates) - len(live)
             self.state.cursor += len(candidates)
             if self.state.cursor == len(order):  # counted before the step, so that its checkpoint says so
                 self.state.passes, self.state.cursor = number + 1, 0
-            yield len(live)
+            yield

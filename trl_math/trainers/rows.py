@@ -25,27 +25,6 @@ from trl_math.trainers.sft_config import MathSFTConfig
 
 logger = logging.getLogger(__name__)
 
-SFT_FORMATS = ("messages", "prompt and completion", "text", "input_ids and labels")
-
-
-def check_columns(dataset: Dataset, config: MathSFTConfig, name: str) -> None:
-    """Raise a `DataError` for an empty data set, or one without columns that can be trained on."""
-    columns = set(dataset.column_names)
-    if len(dataset) == 0:
-        raise DataError(f"The {name} data set is empty.")
-    known = {"messages", "conversations", config.dataset_text_field, "input_ids"}
-    if not (columns & known or {"prompt", "completion"} <= columns):
-        raise DataError(
-            f"The {name} data set has no columns to train on: found {', '.join(sorted(columns))}; "
-            f"needed: {', '.join(SFT_FORMATS)}. Problem sets become such rows with prompt_style."
-        )
-    if config.coverage_level == "step" and not columns & {"steps", STEP_IDS}:
-        raise DataError(
-            "coverage_level: step needs a column 'steps' (the completion cut into a list of texts) in the "
-            f"{name} data set; found {', '.join(sorted(columns))}. Where every row is one step, use "
-            "coverage_level: sequence."
-        )
-
 
 def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, config: MathSFTConfig) -> None:
     """Apply the configured EOS token and chat template file; refuse a tokenizer that cannot end a sequence."""

@@ -8,10 +8,8 @@ from typing import Any
 
 import torch
 
+from trl_math.data.row_report import STEP_IDS as STEP_IDS  # 0 on the prompt, then 1, 2, ... through a row's steps
 from trl_math.losses import segment_ids, segment_sum
-
-
-STEP_IDS = "step_ids"  # per-token column: 0 on the prompt, then 1, 2, ... through a row's steps
 
 
 class Segments:

@@ -89,13 +89,14 @@ class MathSFTConfig(SFTConfig):
     )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if isinstance(self.objective_params, str):
             self.objective_params = json.loads(self.objective_params)
+        # Before TRL's own checks, which look at this machine: a typing mistake is one on every machine.
         self._check_objective()
         self._check_refill()
         if not 0 <= self.max_truncated_fraction <= 1:
             raise UsageError(f"max_truncated_fraction is a share between 0 and 1, got {self.max_truncated_fraction}.")
+        super().__post_init__()
 
     @property
     def refills(self) -> bool:

@@ -16,6 +16,7 @@ from transformers import AutoProcessor, PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
+from trl_math.data.row_report import check_columns
 from trl_math.errors import DataError, NonFiniteLossError, RunFolderError, UsageError
 from trl_math.losses import cross_entropy_weight
 from trl_math.trainers.checkpoints import last_complete_checkpoint, write_json
@@ -25,7 +26,7 @@ from trl_math.trainers.forward import TemperedHead, recorded_outputs
 from trl_math.trainers.model_card import data_name, describe_run, num_rows, with_section
 from trl_math.trainers.objective import SegmentObjective, build_objective, is_cross_entropy
 from trl_math.trainers.refill import RefillLoader, RefillState, StepShape
-from trl_math.trainers.rows import add_step_ids, check_columns, check_rows, pack_rows, prepare_tokenizer, tokenize_rows
+from trl_math.trainers.rows import add_step_ids, check_rows, pack_rows, prepare_tokenizer, tokenize_rows
 from trl_math.trainers.segments import STEP_IDS, Segments, batch_ids, count_segments
 from trl_math.trainers.sft_config import MathSFTConfig
 
@@ -101,7 +102,7 @@ class MathSFTTrainer(SFTTrainer):
             }
         if not isinstance(dataset, Dataset):
             return dataset
-        check_columns(dataset, config, name)
+        check_columns(dataset, name, config.dataset_text_field, needs_steps=config.coverage_level == "step")
         is_raw = (config.dataset_kwargs or {}).get("skip_prepare_dataset") or {"image", "images"} & set(
             dataset.column_names
         )
@@ -127,7 +128,7 @@ class MathSFTTrainer(SFTTrainer):
     ) -> Any:
         is_ready = any(dataset is rows for rows in self._ready_rows)
         if isinstance(dataset, Dataset) and not is_ready:
-            check_columns(dataset, args, dataset_name)
+            check_columns(dataset, dataset_name, args.dataset_text_field, needs_steps=args.coverage_level == "step")
             dataset = self._checked_rows(dataset, processing_class, args, formatting_func, dataset_name)
         if packing and args.carried_columns:
             return pack_rows(dataset, args.carried_columns, args)
@@ -309,7 +310,7 @@ class MathSFTTrainer(SFTTrainer):
                 f"{resume_from_checkpoint} was not written with min_coverage_weight; it has no {path.name}."
             )
         self._refill.state = RefillState(**json.loads(path.read_text()))
-        return self._refill.state.next_epoch, 0
+        return self._refill.state.resume(), 0
 
     # ---- Checkpoints ----
 
@@ -372,7 +373,11 @@ class _RefillCallback(TrainerCallback):
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         state.epoch = self._trainer._refill.progress
-        control.should_training_stop |= self._trainer._refill.is_exhausted
+        if self._trainer._refill.is_empty_epoch:
+            # Trainer takes an epoch without a step for the end of the data. It is one, or the rest of a pass that was
+            # resumed and had too few live examples for another step.
+            control.should_training_stop = False
+        control.should_training_stop |= self._trainer._refill.is_finished
 
 
 def _as_math_config(args: Any, model: Any) -> MathSFTConfig:

@@ -1,0 +1,197 @@
+"""Every recipe file is one that TRL, accelerate and our loader take as it is, and says what it does truthfully."""
+
+import re
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from trl_math.launch import launch_plan
+from trl_math.plan import effective_batch, estimate_memory, num_update_steps, plan_memory
+from trl_math.recipes import all_recipes, build_sft, find_recipe, read_recipe, recipe_name
+
+
+ROOT = Path(__file__).parent.parent / "recipes"
+LAUNCHES = sorted((ROOT / "accelerate").glob("*.yaml"))
+DCO = sorted((ROOT / "dco").glob("*.yaml"))
+
+LLAMA_8B = {
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "tie_word_embeddings": False,
+}
+
+
+def stem(path: Path) -> str:
+    return path.stem
+
+
+def build(values: dict):
+    """The typed arguments; where there is no GPU, the CPU stands in for it."""
+    return build_sft({**values, "use_cpu": not torch.cuda.is_available()})
+
+
+@pytest.fixture
+def launch(monkeypatch):
+    """`accelerate launch` up to the point at which it would start processes; returns its final arguments."""
+    from accelerate.commands import launch as launcher
+
+    started = []
+    for kind in ("simple_launcher", "multi_gpu_launcher", "deepspeed_launcher"):
+        monkeypatch.setattr(launcher, kind, started.append)
+
+    def run(name: str, *flags: str):
+        words = ["--config_file", str(ROOT / "accelerate" / f"{name}.yaml"), *flags, "train.py"]
+        launcher.launch_command(launcher.launch_command_parser().parse_args(words))
+        return started.pop()
+
+    return run
+
+
+def test_launch_files_are_the_promised_ones():
+    names = ["cpu", "ddp", "fsdp2", "single_gpu", "zero2", "zero3", "zero3_multinode"]
+    assert [path.stem for path in LAUNCHES] == names
+
+
+@pytest.mark.parametrize("path", LAUNCHES, ids=stem)
+def test_accelerate_loads_every_launch_file(path):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(path))
+    plan = launch_plan(path.stem)
+    assert (config.num_processes, config.num_machines) == (plan.num_processes, plan.num_machines)
+    assert config.use_cpu == plan.uses_cpu == (path.stem == "cpu")
+    assert config.mixed_precision == ("no" if path.stem == "cpu" else "bf16")
+    assert config.distributed_type.value == plan.kind
+    assert path.read_text().startswith("# "), "a launch file says what it is for"
+
+
+@pytest.mark.parametrize("path", LAUNCHES, ids=stem)
+def test_accelerate_launch_takes_every_launch_file(path, launch):
+    arguments = launch(path.stem)
+    plan = launch_plan(path.stem)
+    assert arguments.num_processes == plan.num_processes
+    assert arguments.use_deepspeed == (plan.kind == "DEEPSPEED")
+    assert arguments.use_fsdp == (plan.kind == "FSDP")
+    assert arguments.multi_gpu == (plan.kind == "MULTI_GPU")
+
+
+@pytest.mark.parametrize("name", ["zero2", "zero3", "zero3_multinode"])
+def test_deepspeed_launches_follow_the_recipe_and_save_whole_models(name, launch, monkeypatch):
+    from accelerate.utils.launch import prepare_deepspeed_cmd_env
+
+    monkeypatch.setattr("accelerate.utils.launch.is_port_in_use", lambda port: False)
+    arguments = launch(name)
+    command, environment = prepare_deepspeed_cmd_env(arguments)
+    assert command is None, "started by torchrun, without ssh and host files"
+    assert environment["ACCELERATE_GRADIENT_ACCUMULATION_STEPS"] == "auto"
+    assert environment["ACCELERATE_GRADIENT_CLIPPING"] == "auto"
+    assert environment["ACCELERATE_MIXED_PRECISION"] == "bf16"
+    assert environment["ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL"] == "true"
+    assert environment["ACCELERATE_DEEPSPEED_ZERO_STAGE"] == ("2" if name == "zero2" else "3")
+    assert environment["ACCELERATE_DEEPSPEED_ZERO3_INIT"] == ("false" if name == "zero2" else "true")
+    if name == "zero3_multinode":
+        assert (arguments.nnodes, arguments.nproc_per_node, arguments.node_rank) == ("2", "8", 0)
+
+
+def test_what_differs_between_machines_can_be_given_on_the_command_line(launch):
+    arguments = launch("zero3_multinode", "--machine_rank", "1", "--main_process_ip", "node0")
+    assert (arguments.machine_rank, arguments.main_process_ip) == (1, "node0")
+    assert launch("zero2", "--num_processes", "2").num_processes == 2
+
+
+def test_fsdp_saves_whole_models_and_leaves_checkpointing_to_the_trainer():
+    config = launch_plan("fsdp2").settings["fsdp_config"]
+    assert config["fsdp_version"] == 2
+    assert config["fsdp_state_dict_type"] == "FULL_STATE_DICT"
+    assert config["fsdp_activation_checkpointing"] is False
+
+
+@pytest.mark.parametrize("path", all_recipes(), ids=recipe_name)
+def test_every_recipe_is_built_by_the_strict_loader(path):
+    values = read_recipe(path)
+    assert {"command", "description", "output_dir"} <= set(values)
+    assert find_recipe(recipe_name(path)) == path
+    if values["command"] == "sft":
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            # TRL's own default is the old name of activation checkpointing, whatever a recipe says or does not say.
+            warnings.filterwarnings("ignore", message="`gradient_checkpointing", category=FutureWarning)
+            arguments = build(values)
+        assert arguments.training.output_dir == values["output_dir"]
+        launch_plan(arguments.header.get("accelerate_config"))
+
+
+@pytest.mark.parametrize("path", DCO, ids=stem)
+def test_dco_recipes_say_what_they_do(path):
+    values, text = read_recipe(path), path.read_text()
+    arguments, launch = build(values), launch_plan(values["accelerate_config"])
+    training = arguments.training
+
+    assert training.output_dir == f"runs/dco/{path.stem}"
+    rows, accumulation = training.per_device_train_batch_size, training.gradient_accumulation_steps
+    stated = re.search(r"effective batch (\d+) = (\d+) rows? x (\d+) micro-batch(es)? x (\d+) GPUs", text)
+    batch = effective_batch(rows, accumulation, launch.num_processes)
+    assert (batch, rows, accumulation, launch.num_processes) == tuple(int(stated[i]) for i in (1, 2, 3, 5))
+    assert batch == 128
+
+    # The name is the objective.
+    number = int(re.search(r"(?:-n|neff)(\d+)", path.stem)[1]) if "-ce" not in path.stem else 1
+    assert training.objective == ("cross_entropy" if number == 1 else "coverage")
+    assert number in (1, training.num_attempts)
+    assert training.refills == path.stem.endswith("-repo")
+    assert training.coverage_reduction == ("mean" if path.stem.endswith("-repo") else "sum")
+    assert not training.save_only_model, "a run that stops can go on"
+
+
+@pytest.mark.parametrize("path", DCO, ids=stem)
+def test_dco_prompt_styles_exist_and_their_columns_are_stated(path):
+    from trl_math.data.prompts import PROMPT_STYLES
+
+    values = read_recipe(path)
+    style = PROMPT_STYLES[values["prompt_style"]]
+    if values["prompt_style"] == "tactic":
+        assert all(f'"{column}"' in path.read_text() for column in style.columns)
+
+
+def test_dco_runs_of_one_experiment_differ_in_the_objective_only():
+    own = {"description", "output_dir", "objective", "num_attempts", "coverage_level", "coverage_reduction"}
+    for start in ("llama3", "qwen2.5"):
+        shared = [
+            {key: value for key, value in read_recipe(path).items() if key not in own}
+            for path in DCO
+            if path.stem.startswith(start) and not path.stem.endswith("-repo")
+        ]
+        assert len(shared) == 5
+        assert all(values == shared[0] for values in shared)
+
+
+def test_llama_recipe_fits_on_the_stated_gpus():
+    values = read_recipe("dco/llama3-8b-math-direct-n256")
+    estimate = plan_memory(values, LLAMA_8B, launch_plan("zero2"))
+    assert 40e9 < estimate.total < 0.9 * 80e9
+    assert estimate.total < estimate_memory(LLAMA_8B, dtype="bfloat16", num_processes=8, max_length=8192).total
+
+
+def test_readme_has_every_recipe_and_its_steps():
+    readme = (ROOT / "dco" / "README.md").read_text()
+    for path in DCO:
+        assert f"`{path.stem}`" in readme
+    named = set(re.findall(r"`((?:llama3|qwen2\.5)[\w.-]+)`", readme))
+    assert named == {path.stem for path in DCO}
+    assert num_update_steps(12_000, 4, 4, 8) == 94 and "94 optimiser steps an epoch, 376 in all" in readme
+
+
+@pytest.mark.parametrize("path", [*LAUNCHES, *DCO], ids=stem)
+def test_files_are_plain_short_yaml(path):
+    text = path.read_text()
+    assert isinstance(yaml.safe_load(text), dict)
+    assert max(map(len, text.splitlines())) <= 119
+    assert text.endswith("\n") and not text.endswith("\n\n")

@@ -1,0 +1,170 @@
+"""The loss and its gradient do not depend on how an optimiser step is cut up or laid out. float32, 1e-5."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers import history, make_trainer, products, proofs, quiet_environment, trained
+
+
+OBJECTIVES = {
+    "cross-entropy": {},
+    "sequence": {"objective": "coverage", "num_attempts": 64},
+    "sequence, published reduction": {"objective": "coverage", "num_attempts": 64, "coverage_reduction": "mean"},
+    "token": {"objective": "coverage", "num_attempts": 1.5, "coverage_level": "token"},
+    "focal": {"objective": "focal"},
+    "tempered": {"objective": "tempered"},
+    "gate": {"objective": "gate", "objective_params": {"max_probability": 1e-9}},
+}
+STEPS = {
+    "step": {"objective": "coverage", "num_attempts": 16, "coverage_level": "step"},
+    "step, uniform, mean": {
+        "objective": "coverage",
+        "num_attempts": 16,
+        "coverage_level": "step",
+        "coverage_allocation": "uniform",
+        "coverage_reduction": "mean",
+    },
+}
+ALL = {name: (products, config) for name, config in OBJECTIVES.items()} | {
+    name: (proofs, config) for name, config in STEPS.items()
+}
+DISTRIBUTED = Path(__file__).parent / "distributed" / "train_once.py"
+
+
+def close(first, second, tolerance=1e-5):
+    return all(a == pytest.approx(b, rel=tolerance) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize(("rows", "objective"), ALL.values(), ids=ALL.keys())
+def test_accumulation(tmp_path, rows, objective):
+    """Batch 1 with 8 accumulation steps is batch 8."""
+    whole = trained(tmp_path / "a", rows(16), per_device_train_batch_size=8, **objective)
+    parts = trained(
+        tmp_path / "b", rows(16), per_device_train_batch_size=1, gradient_accumulation_steps=8, **objective
+    )
+    assert close(history(whole), history(parts))
+
+
+@pytest.mark.parametrize(("rows", "objective"), ALL.values(), ids=ALL.keys())
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_packing(tmp_path, rows, objective, attention):
+    """A packed row is the padded batch of its sequences: same loss, same gradient."""
+    from trl_math.models.tiny import tiny_model
+
+    def model():
+        return tiny_model(attn_implementation=attention)
+
+    one_step = {"max_steps": 1, "learning_rate": 0.0, **objective}
+    padded = trained(tmp_path / "a", rows(12), model=model(), per_device_train_batch_size=12, **one_step)
+    packed = trained(
+        tmp_path / "b",
+        rows(12),
+        model=model(),
+        packing=True,
+        max_length=2048,
+        per_device_train_batch_size=1,
+        **one_step,
+    )
+    free = trained(
+        tmp_path / "c",
+        rows(12),
+        model=model(),
+        padding_free=True,
+        max_length=None,
+        per_device_train_batch_size=12,
+        **one_step,
+    )
+    assert packed.train_dataset.num_rows == 1
+    assert close(history(padded), history(packed))
+    assert close(history(padded), history(free))
+
+
+def test_evaluation_does_not_depend_on_the_batch(tmp_path):
+    """The coverage loss of an evaluation set is the same whatever the batch, up to TRL's own token weighting."""
+    losses = []
+    for size in (1, 4):
+        trainer = make_trainer(
+            tmp_path / str(size),
+            eval_dataset=products(8),
+            per_device_eval_batch_size=size,
+            **OBJECTIVES["sequence"],
+        )
+        losses.append(trainer.evaluate()["eval_coverage/loss"])
+    # Micro-batch means of equally many sequences: exact, unlike token means.
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def launch_settings(folder, **changes):
+    """A two-process ZeRO launch on a CPU."""
+    settings = {
+        "compute_environment": "LOCAL_MACHINE",
+        "distributed_type": "DEEPSPEED",
+        "use_cpu": True,
+        "num_machines": 1,
+        "num_processes": 2,
+        "mixed_precision": "no",
+        "deepspeed_config": {
+            "zero_stage": 3,
+            "zero3_init_flag": True,
+            "zero3_save_16bit_model": True,
+            "gradient_accumulation_steps": "auto",
+            "gradient_clipping": "auto",
+        },
+    }
+    settings["deepspeed_config"].update(changes)
+    file = folder / "launch.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    return file
+
+
+def run_processes(launcher, folder, port, **request):
+    """Train in processes of their own and return what they wrote."""
+    folder.mkdir(exist_ok=True)
+    request = {"output_dir": str(folder), **request}
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, str(DISTRIBUTED), json.dumps(request)],
+        env={**quiet_environment(), "MASTER_PORT": str(port)},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((folder / "result.json").read_text())
+
+
+def torchrun(port):
+    return ["torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
+
+
+def accelerate(config, port):
+    return ["accelerate.commands.launch", "--config_file", str(config), "--main_process_port", str(port)]
+
+
+@pytest.mark.parametrize(("name", "port"), [("sequence, published reduction", 29711), ("step, uniform, mean", 29713)])
+def test_two_processes(tmp_path, name, port):
+    """Two processes with half the batch each are one process with all of it."""
+    rows, objective = ALL[name]
+    alone = trained(tmp_path / "a", rows(), per_device_train_batch_size=4, **objective)
+    request = {"settings": {"per_device_train_batch_size": 2, **objective}, "dataset": rows.__name__}
+    together = run_processes(torchrun(port), tmp_path / "b", port, **request)
+    assert together["num_processes"] == 2
+    alone_rows = history(alone)
+    assert close(alone_rows, [tuple(row) for row in together["history"]])
+
+
+@pytest.mark.parametrize(("stage", "port"), [(3, 29715), (2, 29717)])
+def test_zero(tmp_path, stage, port):
+    """ZeRO-3 and ZeRO-2 on two processes are plain training."""
+    objective = ALL["sequence"][1]
+    alone = trained(tmp_path / "a", per_device_train_batch_size=4, **objective)
+    changes = {"zero_stage": stage} | ({"zero3_init_flag": False} if stage == 2 else {})
+    launcher = accelerate(launch_settings(tmp_path, **changes), port)
+    request = {"settings": {"per_device_train_batch_size": 2, **objective}}
+    together = run_processes(launcher, tmp_path / "b", port, **request)
+    assert together["num_processes"] == 2
+    assert "DEEPSPEED" in together["distributed"]
+    assert close(history(alone), [tuple(row) for row in together["history"]])

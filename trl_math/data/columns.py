@@ -1,0 +1,75 @@
+"""The columns of every file that passes between rooms. No other module defines a column name.
+
+One row is one JSON object a line, or the same columns in Parquet or a `datasets.Dataset`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Table:
+    """What one kind of file holds: columns it must have, and columns it may have."""
+
+    name: str
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.required + self.optional
+
+
+def listing(names: Iterable[str]) -> str:
+    """Return the names as a message shows them."""
+    return ", ".join(names) or "nothing"
+
+
+PROBLEMS = Table(
+    "problems",
+    ("problem_id", "problem", "answer", "answer_kind", "source"),
+    ("solution", "choices", "level", "subject"),
+)
+COMPLETIONS = Table(
+    "completions",
+    (
+        "problem_id",
+        "sample_index",
+        "prompt",
+        "completion",
+        "completion_ids",
+        "num_tokens",
+        "logprob",
+        "finish_reason",
+        "sampler",
+    ),
+)
+GRADED = Table("graded completions", (*COMPLETIONS.required, "correct", "extracted", "reason"))
+DIFFICULTY = Table(
+    "problems with pass rates",
+    (
+        *PROBLEMS.required,
+        "num_samples",
+        "num_correct",
+        "pass_rate",
+        "pass_rate_low",
+        "pass_rate_high",
+        "difficulty",
+    ),
+    PROBLEMS.optional,
+)
+SFT = Table("SFT data", ("prompt", "completion", "problem_id"), ("pass_rate", "weight", "steps"))
+PAIRS = Table("preference pairs", ("prompt", "chosen", "rejected", "problem_id", "pass_rate", "num_samples", "rule"))
+PROOF_STEPS = Table("proof steps", ("state", "tactic"), ("problem_id",))
+
+# How an answer is to be compared; the grading room has one way for each.
+ANSWER_KINDS = ("math", "number", "choice", "text")
+
+# What TRL's SFTTrainer trains on: one of these sets of columns. `labels` may accompany `input_ids`.
+SFT_FORMATS = (("input_ids",), ("messages",), ("conversations",), ("prompt", "completion"), ("text",))
+
+
+def sft_format(found: Iterable[str]) -> tuple[str, ...] | None:
+    """Return the columns of the first TRL format that `found` contains, or None."""
+    names = set(found)
+    return next((columns for columns in SFT_FORMATS if names.issuperset(columns)), None)

@@ -1,0 +1,113 @@
+"""Local files as data sets: JSON lines, JSON lists, Parquet, and folders of them.
+
+JSON is read by Python, not by Arrow, so that a value stays what the file says (no guessed dates), one column may mix
+numbers and texts, and a broken line is named. It is held in memory; Parquet is memory-mapped, for what is larger.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+
+from trl_math.errors import DataError, UsageError, nearest
+
+
+SUFFIXES = (".jsonl", ".json", ".parquet")
+
+
+def load_path(path: Path, split: str) -> datasets.Dataset:
+    """Return the rows of a file, or of one split of a folder."""
+    if not path.exists():
+        siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise UsageError(f"No file or folder {str(path)!r}.{nearest(path.name, siblings)}")
+    if path.is_dir():
+        return _load_folder(path, split)
+    if path.suffix not in SUFFIXES:
+        raise UsageError(f"Cannot read {str(path)!r}: give a {', '.join(SUFFIXES)} file or a folder of them.")
+    if split not in ("train", path.stem):
+        raise UsageError(f"{str(path)!r} is one file, without a split {split!r}: leave `split` out.")
+    return _load_files([path], None)
+
+
+def _load_folder(folder: Path, split: str) -> datasets.Dataset:
+    if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
+        return _load_saved(folder, split)
+    files = sorted(file for file in folder.rglob("*") if file.suffix in SUFFIXES)
+    # `train.jsonl`, or the hub's `train-00000-of-00002.parquet`.
+    of_split = {file: file.stem.split("-")[0] for file in files}
+    chosen = [file for file in files if of_split[file] == split]
+    has_splits = {"train", "validation", "test"} & set(of_split.values())
+    if not chosen and not has_splits and split == "train":
+        return _load_files(files, None) if files else _fail(folder, split, [])
+    return _load_files(chosen, split) if chosen else _fail(folder, split, sorted(set(of_split.values())))
+
+
+def _load_saved(folder: Path, split: str) -> datasets.Dataset:
+    """Read what `save_to_disk` wrote."""
+    saved = datasets.load_from_disk(str(folder))
+    if isinstance(saved, datasets.Dataset):
+        return saved if split == "train" else _fail(folder, split, [])
+    return saved[split] if split in saved else _fail(folder, split, list(saved))
+
+
+def _fail(folder: Path, split: str, found: list[str]) -> Any:
+    raise DataError(
+        f"No split {split!r} in the folder {str(folder)!r}.{nearest(split, found)} "
+        f"Found: {', '.join(found) or 'no ' + ', '.join(SUFFIXES) + ' file'}."
+    )
+
+
+def _load_files(files: list[Path], split: str | None) -> datasets.Dataset:
+    named_split = datasets.NamedSplit(split) if split else None
+    if all(file.suffix == ".parquet" for file in files):
+        loaded = datasets.Dataset.from_parquet([str(file) for file in files])
+        return datasets.Dataset(loaded.data, info=loaded.info, split=named_split)  # not its default, "train"
+    if any(file.suffix == ".parquet" for file in files):
+        raise UsageError(f"Both JSON and Parquet files in {str(files[0].parent)!r}: name the file.")
+    rows = [row for file in files for row in read_rows(file)]
+    return datasets.Dataset(_table(rows), split=named_split)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the objects of a JSON-lines file, or of a file that is one JSON list."""
+    text = path.read_text(encoding="utf-8-sig")
+    is_list = text.lstrip().startswith("[")
+    rows = _parse(text, path, 1) if is_list else _parse_lines(text, path)
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise DataError(f"{path}: row {number} is {type(row).__name__}, not an object with columns.")
+    if not rows:
+        raise DataError(f"{path} has no rows.")
+    return rows
+
+
+def _parse_lines(text: str, path: Path) -> list[Any]:
+    # Not splitlines(): it also cuts at separators that JSON texts may contain.
+    lines = enumerate(text.split("\n"), start=1)
+    return [_parse(line, path, number) for number, line in lines if line.strip()]
+
+
+def _parse(text: str, path: Path, line: int) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path}, line {line + error.lineno - 1}: not valid JSON ({error.msg}). "
+            "Expected one object on each line, or one list of objects."
+        ) from None
+
+
+def _table(rows: list[dict[str, Any]]) -> pa.Table:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.table({name: _column([row.get(name) for row in rows]) for name in names})
+
+
+def _column(values: Iterable[Any]) -> pa.Array:
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        # Mixed types, such as the answers 1536 and "B": texts as they are, the rest as JSON.
+        return pa.array([value if value is None or isinstance(value, str) else json.dumps(value) for value in values])

@@ -1,0 +1,182 @@
+"""Prompt styles: one definition of how a problem becomes a prompt, for training, generation and evaluation alike.
+
+A style is two format strings over the fields of a row. A plain prompt ends where a token ends (a colon, an equals
+sign), and the space that follows belongs to the completion: tokenizers join a space to the word behind it, so a prompt
+that ended in a space would show the model, when it is asked, a token that it never saw in training.
+"""
+
+import dataclasses
+import hashlib
+import json
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+
+from trl_math.data.answers import LETTERS
+from trl_math.data.columns import SFT, SFT_FORMATS, listing, sft_format
+from trl_math.errors import DataError, pick
+from trl_math.grading import last_boxed
+
+
+Prompt = str | list[dict[str, str]]
+
+# Part of every style's hash: raise it when `_fields` fills a field in another way.
+FIELDS_VERSION = 1
+
+# Columns from which a field is made, where it is not the column of the same name.
+FIELD_COLUMNS = {"boxed_solution": ("solution", "answer")}
+
+
+@dataclass(frozen=True)
+class PromptStyle:
+    """How a row becomes a prompt and, in training, a completion. `is_chat`: both are lists of messages.
+
+    Fields: any text column (`problem` with its choices below it), and `boxed_solution`, the solution with its answer
+    in a box at the end if it has no box itself.
+    """
+
+    prompt_format: str
+    completion_format: str
+    is_chat: bool = False
+
+    def prompt(self, row: Mapping[str, Any]) -> Prompt:
+        """Return the prompt of a row: a text, or the messages of a conversation."""
+        return self._message("user", self.prompt_format.format_map(_fields(row)))
+
+    def completion(self, row: Mapping[str, Any]) -> Prompt:
+        """Return what is to be trained on: the rest of the text, or the assistant's message."""
+        return self._message("assistant", self.completion_format.format_map(_fields(row)))
+
+    def _message(self, role: str, text: str) -> Prompt:
+        return [{"role": role, "content": text}] if self.is_chat else text
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that a row must have for `prompt` and `completion`."""
+        parsed = string.Formatter().parse(self.prompt_format + self.completion_format)
+        names = [column for _, name, _, _ in parsed if name for column in FIELD_COLUMNS.get(name, (name,))]
+        return tuple(dict.fromkeys(names))
+
+
+PROMPT_STYLES = {
+    # The coverage paper's direct answers: the answer between dollar signs and nothing else.
+    "direct": PromptStyle(
+        "Give only the final answer, between dollar signs and without any steps.\n\nQuestion: {problem}\nAnswer:",
+        " ${answer}$",
+    ),
+    "cot": PromptStyle("Question: {problem}\nAnswer:", " {solution}"),
+    "chat_direct": PromptStyle(
+        "{problem}\n\nGive only the final answer, within \\boxed{{}} and without any steps.",
+        "\\boxed{{{answer}}}",
+        is_chat=True,
+    ),
+    "chat_cot": PromptStyle(
+        "{problem}\n\nReason step by step, and put the final answer within \\boxed{{}} at the end.",
+        "{boxed_solution}",
+        is_chat=True,
+    ),
+    # The problem says it all and ends on a token boundary itself: `12*34=` -> `408`.
+    "plain": PromptStyle("{problem}", "{answer}"),
+    # One step of a formal proof: goal state -> tactic.
+    "tactic": PromptStyle("{state}:::", "{tactic}"),
+}
+
+
+def template_hash(style: str | PromptStyle) -> str:
+    """Return a short hash of what a style says, the same on every machine and in every version that says the same."""
+    definition = _style(style) if isinstance(style, str) else style
+    text = json.dumps([FIELDS_VERSION, dataclasses.asdict(definition)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def to_sft(dataset: datasets.Dataset, style: str | None) -> datasets.Dataset:
+    """Return TRL's `prompt, completion` and `problem_id` for problems or proof steps in the style of that name.
+
+    `pass_rate`, `weight` and `steps` stay where they exist. Without a style the rows must be in a format of TRL's
+    already, and pass unchanged.
+    """
+    if style is None:
+        return _already_sft(dataset)
+    definition = _style(style)
+    _check_columns(dataset, style, definition.columns)
+    carried = [column for column in SFT.optional if column in dataset.column_names]
+
+    def to_row(row: dict[str, Any], index: int) -> dict[str, Any]:
+        return {
+            "prompt": definition.prompt(row),
+            "completion": definition.completion(row),
+            "problem_id": row.get("problem_id") or f"row/{index}",
+        }
+
+    return dataset.map(
+        to_row,
+        with_indices=True,
+        remove_columns=[column for column in dataset.column_names if column not in carried],
+        desc=f"Prompts in style {style}",
+    ).select_columns([*SFT.required, *carried])
+
+
+def without_gaps(dataset: datasets.Dataset, style: str) -> tuple[datasets.Dataset, int]:
+    """Return `dataset` without the rows that lack what the style needs, and how many went.
+
+    Two training problems of MATH have an empty box for an answer, for one.
+    """
+    columns = [column for column in _style(style).columns if column in dataset.column_names]
+    gaps = set().union(*(_gaps(dataset, column) for column in columns))
+    return dataset.select([index for index in range(len(dataset)) if index not in gaps]), len(gaps)
+
+
+def _style(name: str) -> PromptStyle:
+    return PROMPT_STYLES[pick("prompt style", name, PROMPT_STYLES)]
+
+
+def _already_sft(dataset: datasets.Dataset) -> datasets.Dataset:
+    if sft_format(dataset.column_names) is None:
+        formats = "; ".join(" + ".join(columns) for columns in SFT_FORMATS)
+        raise DataError(
+            f"These rows are in none of TRL's formats. Found: {listing(dataset.column_names)}. Expected one of: "
+            f"{formats}. For problems, choose a prompt style: {listing(PROMPT_STYLES)}."
+        )
+    return dataset
+
+
+def _check_columns(dataset: datasets.Dataset, style: str, columns: tuple[str, ...]) -> None:
+    """Raise a `DataError` unless every row has what the style needs."""
+    if missing := [column for column in columns if column not in dataset.column_names]:
+        hint = " These rows are in a format of TRL's: leave the style out." if sft_format(dataset.column_names) else ""
+        raise DataError(
+            f"Prompt style {style!r} needs the columns {listing(columns)}; there is no {' and no '.join(missing)}. "
+            f"Found: {listing(dataset.column_names)}.{hint}"
+        )
+    for column in columns:
+        if gaps := _gaps(dataset, column):
+            raise DataError(
+                f"Prompt style {style!r} needs {column!r}, which is empty in {len(gaps)} of {len(dataset)} rows (the "
+                f"first is row {min(gaps)}): remove them, as `without_gaps` does. "
+                f"Found: {listing(dataset.column_names)}."
+            )
+
+
+def _gaps(dataset: datasets.Dataset, column: str) -> set[int]:
+    return {index for index, value in enumerate(dataset[column]) if value is None or value == ""}
+
+
+def _fields(row: Mapping[str, Any]) -> dict[str, Any]:
+    fields = dict(row)
+    if choices := row.get("choices"):
+        lines = [f"({letter}) {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
+        fields["problem"] = "\n".join([row["problem"], *lines])
+    if solution := row.get("solution"):
+        fields["boxed_solution"] = _boxed(solution, row.get("answer"))
+    return fields
+
+
+def _boxed(solution: str, answer: str | None) -> str:
+    if last_boxed(solution) is not None:
+        return solution
+    # GSM8K's last line, `#### 72`, says the same in another way.
+    reasoning = solution.rpartition("####")[0] or solution
+    return f"{reasoning.rstrip()}\n\nThe final answer is $\\boxed{{{answer}}}$."

@@ -1,0 +1,66 @@
+"""Where rows come from: the hub, a local file or folder, or a generator. The name alone decides.
+
+    openai/gsm8k                          the Hugging Face hub; `config` and slices such as `train[:100]` work there
+    problems.jsonl                        JSON lines, or one JSON list; also .json and .parquet
+    data/gsm8k                            a folder of such files: those named after the split, else all of them
+    reasoning_gym:products?max_digits=2   a generator; see `generators.py`
+
+Rows come as they are; `problems.to_problems` gives them our columns.
+"""
+
+import re
+from pathlib import Path
+
+import datasets
+
+from trl_math.data.files import SUFFIXES, load_path
+from trl_math.data.generators import PREFIX, load_generator
+from trl_math.errors import DataError, UsageError, nearest
+
+
+# File names that say nothing about what is in the file.
+SPLIT_NAMES = ("train", "test", "validation", "valid", "dev", "data")
+
+
+def load_source(name: str, split: str = "train", config: str | None = None) -> datasets.Dataset:
+    """Return the rows of one split of a source; see the module for what `name` may be.
+
+    A single file is all there is: `split` must be "train" (the default) or the file's own name.
+    """
+    path = Path(name).expanduser()
+    is_local = path.exists() or path.suffix in SUFFIXES or name.startswith((".", "/", "~"))
+    if config is not None and (is_local or ":" in name):
+        raise UsageError(f"config={config!r} is for data sets on the hub; {name!r} is none.")
+    if name.startswith(PREFIX):
+        return load_generator(name, split)
+    if is_local:
+        return load_path(path, split)
+    if ":" in name:
+        raise UsageError(f"Unknown kind of source in {name!r}.{nearest(name.split(':')[0] + ':', [PREFIX])}")
+    return _load_hub(name, split, config)
+
+
+def source_stem(name: str) -> str:
+    """Return the short name of a source, with which its problem ids begin.
+
+    `openai/gsm8k` and `data/gsm8k/test.jsonl` are `gsm8k` and `gsm8k/test`; a generator is its name.
+    """
+    if name.startswith(PREFIX):
+        return name.removeprefix(PREFIX).partition("?")[0]
+    path = Path(name)
+    stem = path.stem if path.suffix in SUFFIXES else path.name
+    return f"{path.parent.name}/{stem}" if stem in SPLIT_NAMES and path.parent.name else stem
+
+
+def _load_hub(name: str, split: str, config: str | None) -> datasets.Dataset:
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        raise UsageError(f"{name!r} is no file here and cannot be the name of a data set on the hub.")
+    try:
+        return datasets.load_dataset(name, config, split=split)
+    except (OSError, ValueError) as error:
+        # The first line says what is wrong (no network, no such data set, split or config); the rest is its context.
+        reason = str(error).strip().split("\n")[0].rstrip(".")
+        raise DataError(
+            f"Cannot load {name!r} (config {config}, split {split}) from the Hugging Face hub: {reason}. Check the "
+            "name and the network (is HF_HUB_OFFLINE set?), or give a local .jsonl, .json or .parquet file."
+        ) from error

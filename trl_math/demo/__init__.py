@@ -1,0 +1,1 @@
+"""Experiments that run from nothing on an ordinary CPU."""

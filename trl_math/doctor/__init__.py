@@ -1,0 +1,57 @@
+"""What is wrong with this machine for fine-tuning, and the command or setting that mends it.
+
+    for finding in examine(read_recipe("dco/llama3-8b-math-direct-n256")):
+        print(finding.status, finding.name, finding.detail, finding.fix)
+
+With a recipe, what it needs and this machine lacks is a failure; without one it is a remark. Nothing is downloaded.
+Each check imports what it looks at itself, and its exceptions become findings: a broken package hides nothing else.
+"""
+
+import contextlib
+import sys
+
+from trl_math.doctor import hardware, software
+from trl_math.doctor.finding import Finding as Finding
+from trl_math.doctor.finding import Recipe
+from trl_math.errors import UsageError
+from trl_math.launch import launch_plan
+
+
+__all__ = ["CHECKS", "Finding", "examine"]
+
+CHECKS = (
+    software.check_python,
+    software.check_packages,
+    software.check_vllm,
+    software.check_deepspeed,
+    software.check_nccl,
+    software.check_tokenizers,
+    software.check_wandb,
+    hardware.check_hub,
+    hardware.check_gpus,
+    hardware.check_attention,
+    hardware.check_recipe,
+    hardware.check_memory,
+    hardware.check_disk,
+)
+
+
+def examine(recipe: Recipe | None = None) -> list[Finding]:
+    """Look at everything that a recipe (or, without one, any run) needs, and say what is missing."""
+    recipe = recipe or {}
+    findings, launch = [], None
+    try:
+        launch = launch_plan(recipe.get("accelerate_config"), recipe.get("num_processes"))
+    except UsageError as error:
+        findings.append(Finding("launch", "fail", str(error), "--accelerate_config NAME"))
+    for check in CHECKS:
+        try:
+            # DeepSpeed and bitsandbytes speak on import; standard output is for the findings.
+            with contextlib.redirect_stdout(sys.stderr):
+                for finding in check(recipe, launch):
+                    findings.append(finding)
+        except Exception as error:
+            name = check.__name__.removeprefix("check_")
+            detail = f"could not be examined: {type(error).__name__}: {' '.join(str(error).split())}"
+            findings.append(Finding(name, "warn", detail, "mend what the message says; other checks are not affected"))
+    return findings

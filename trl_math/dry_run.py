@@ -1,0 +1,145 @@
+"""`--dry-run`: what can be known without a model, printed: settings, data, batch, steps, GPUs, memory, files.
+
+Offline: data sets and model configurations are read from disk and from the hub's cache only, and what is not there is
+said to be unchecked.
+"""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import try_to_load_from_cache
+
+from trl_math.data.load import load_rows
+from trl_math.data.row_report import check_columns
+from trl_math.errors import TrlMathError
+from trl_math.launch import LaunchPlan
+from trl_math.models import cached_folder
+from trl_math.optional import check_installed
+from trl_math.plan import describe, num_update_steps, plan_memory
+from trl_math.preflight import check_attention, check_devices, check_launch, effective_batch, needed_packages
+from trl_math.recipes import SFTArguments
+from trl_math.run_folder import open_run_folder
+
+
+def report(arguments: SFTArguments, plan: LaunchPlan | None, values: dict[str, Any]) -> str:
+    """Return the text of a dry run; raise what would stop the run on any machine."""
+    if plan is not None:
+        check_launch(arguments, plan)
+    check_attention(arguments)
+    rows, data_lines = _data(arguments)
+    missing = _missing_here(arguments, plan, uses_cpu=bool(values.get("use_cpu")))
+    sections = {
+        "settings": _settings(values),
+        "data": data_lines,
+        "batch and steps": _steps(arguments, plan, rows),
+        "launch": _launch(plan),
+        "memory on each GPU (estimate)": _memory(arguments, plan, values),
+        "files": _files(arguments, plan, values),
+        "missing on this machine": missing or ["nothing"],
+    }
+    return "\n\n".join(f"{title}\n" + "\n".join(f"  {line}" for line in lines) for title, lines in sections.items())
+
+
+def _settings(values: dict[str, Any]) -> list[str]:
+    width = max(map(len, values))
+    return [f"{key:{width}}  {value}" for key, value in values.items()]
+
+
+def _data(arguments: SFTArguments) -> tuple[int | None, list[str]]:
+    """Load the rows and check their columns, or say why they could not be."""
+    data, training = arguments.data, arguments.training
+    try:
+        train, evaluation = load_rows(data, training.seed, evaluates=training.eval_strategy != "no")
+    except TrlMathError as error:
+        if not _is_on_hub(data.dataset_name):
+            raise
+        return None, [f"{data.dataset_name}: not in the local cache, so its columns are not checked", f"({error})"]
+    lines = []
+    for name, rows in (("train", train), ("eval", evaluation)):
+        if rows is not None:
+            check_columns(rows, name, training.dataset_text_field, needs_steps=training.coverage_level == "step")
+            lines.append(f"{name}: {len(rows)} rows with {', '.join(rows.column_names)}")
+    first = train[0]
+    shown = {key: first[key] for key in ("prompt", "completion", "messages", "text") if key in first}
+    lines += [f"first {key}: {json.dumps(value, ensure_ascii=False)[:200]}" for key, value in shown.items()]
+    return len(train), lines
+
+
+def _is_on_hub(name: str | list[str]) -> bool:
+    names = [name] if isinstance(name, str) else name
+    return any(not item.startswith("reasoning_gym:") and not Path(item.partition("?")[0]).suffix for item in names)
+
+
+def _steps(arguments: SFTArguments, plan: LaunchPlan | None, rows: int | None) -> list[str]:
+    training = arguments.training
+    processes = plan.num_processes if plan is not None else 1
+    per_device, accumulation = training.per_device_train_batch_size, training.gradient_accumulation_steps
+    lines = [
+        f"effective batch: {per_device} rows x {accumulation} micro-batches x {processes} processes = "
+        f"{effective_batch(arguments, plan)} rows"
+    ]
+    if rows is None and training.max_steps < 0:
+        return [*lines, "optimiser steps: unknown, the data could not be read"]
+    steps = num_update_steps(
+        rows or 0, per_device, accumulation, processes, training.num_train_epochs, training.max_steps
+    )
+    bound = "at most " if training.refills else "before packing " if training.packing else ""
+    return [*lines, f"optimiser steps: {bound}{steps}"]
+
+
+def _launch(plan: LaunchPlan | None) -> list[str]:
+    if plan is None:
+        return ["one process, started by this command"]
+    stage = f", ZeRO stage {plan.zero_stage}" if plan.zero_stage else ""
+    device = "CPU processes" if plan.uses_cpu else "GPUs"
+    return [f"{plan.file}: {plan.kind}{stage}, {plan.num_processes} {device} on {plan.num_machines} machine(s)"]
+
+
+def _memory(arguments: SFTArguments, plan: LaunchPlan | None, values: dict[str, Any]) -> list[str]:
+    config = model_config(arguments.model.model_name_or_path)
+    if config is None:
+        return [
+            f"{arguments.model.model_name_or_path}: its config.json is not on this machine, so there is no estimate"
+        ]
+    try:
+        return describe(plan_memory(values, config, plan))
+    except (KeyError, TypeError, ValueError) as error:
+        return [f"no estimate for this kind of model ({error})"]
+
+
+def model_config(name: str | None) -> dict[str, Any] | None:
+    """Return a model's `config.json` from a folder or the hub's cache, or None. Nothing is downloaded."""
+    if not name:
+        return None
+    path: Any = Path(cached_folder(name) or name) / "config.json"
+    if not path.is_file():
+        path = try_to_load_from_cache(name, "config.json") if name.count("/") == 1 else None
+    return json.loads(Path(path).read_text()) if isinstance(path, str | Path) else None
+
+
+def _files(arguments: SFTArguments, plan: LaunchPlan | None, values: dict[str, Any]) -> list[str]:
+    folder = Path(arguments.training.output_dir)
+    is_finished = open_run_folder(folder, {**values, "effective_batch": effective_batch(arguments, plan)})
+    state = "finished already" if is_finished else "to be continued" if (folder / "run.json").exists() else "new"
+    lines = [f"{folder} ({state}): run.json, README.md, the model and its tokenizer"]
+    if arguments.training.save_strategy != "no":
+        lines.append(f"{folder}/checkpoint-*: every {_interval(arguments.training)}")
+    return lines
+
+
+def _interval(training: Any) -> str:
+    return "epoch" if training.save_strategy == "epoch" else f"{training.save_steps:g} steps"
+
+
+def _missing_here(arguments: SFTArguments, plan: LaunchPlan | None, *, uses_cpu: bool) -> list[str]:
+    """Return what keeps the recipe from running on this machine; it may be meant for another."""
+    checks = [partial(check_installed, *needed) for needed in needed_packages(arguments, plan)]
+    lines = []
+    for check in [*checks, partial(check_devices, plan, uses_cpu=uses_cpu)]:
+        try:
+            check()
+        except TrlMathError as error:
+            lines.append(str(error))
+    return lines

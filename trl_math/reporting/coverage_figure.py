@@ -1,0 +1,213 @@
+"""The coverage effect in one figure: what cross-entropy does to pass@N, and what a coverage loss does instead.
+
+Four panels: pass@64 over training; pass@k over k at its end, with the frontier that the losses reach together; the
+confidence in greedy answers, right and wrong; and pass@1 against pass@64, the path that each loss takes.
+
+Lines carry their names where they end, in one colour for cross-entropy and shades of another for coverage, which a
+colour-blind reader and a grey printer tell apart.
+"""
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trl_math.optional import require
+from trl_math.reporting.coverage_runs import PEAK_ATTEMPTS, CoverageRun, by_loss, curves, loss_name
+
+
+CROSS_ENTROPY = "#D55E00"
+COVERAGE = ("#8EC1E6", "#0072B2", "#083B5C")  # shades from small to large N
+INK, GREY, FAINT = "#222222", "#6B6B6B", "#E6E6E6"
+FRONTIER = "#F2E3B3"
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": GREY,
+    "axes.linewidth": 0.8,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlecolor": INK,
+    "axes.titlepad": 10,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": FAINT,
+    "grid.linewidth": 0.8,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.major.size": 3,
+    "ytick.major.size": 0,
+    "svg.hashsalt": "trl_math",  # the same figure gives the same file
+}
+LARGEST_ATTEMPTS = 1024
+CONFIDENCE_BINS = 20
+LABEL_GAP = 0.062  # of an axis' height, between the names of two lines
+
+
+def draw(runs: Sequence[CoverageRun], path: Path, compared: int = PEAK_ATTEMPTS) -> list[Path]:
+    """Draw the figure as PNG and SVG and return both paths.
+
+    Args:
+        runs: Runs of cross-entropy and at least one coverage loss, one or more seeds each.
+        path: Where the figure goes; its suffix is replaced.
+        compared: N of the coverage loss that the histogram sets against cross-entropy; if there is no such run, the
+            smallest N.
+    """
+    matplotlib = require("matplotlib", "the coverage figure")
+    figure_module = importlib.import_module("matplotlib.figure")
+    groups = by_loss(runs)
+    compared = compared if compared in groups else min(set(groups) - {1})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(STYLE):
+        figure = figure_module.Figure(figsize=(9.6, 7.4))
+        outer = figure.add_gridspec(2, 2, left=0.06, right=0.925, top=0.945, bottom=0.115, wspace=0.36, hspace=0.42)
+        colours = _colours(groups)
+        _over_epochs(figure.add_subplot(outer[0, 0]), groups, colours)
+        _over_attempts(figure.add_subplot(outer[0, 1]), groups, colours)
+        inner = outer[1, 0].subgridspec(2, 1, hspace=0.12)
+        axes = [figure.add_subplot(inner[row]) for row in range(2)]
+        _confidence(axes, [(name, groups[name]) for name in (1, compared)], colours)
+        _path(figure.add_subplot(outer[1, 1]), groups, colours)
+        figure.text(0.06, 0.022, _caption(groups), color=GREY, fontsize=8)
+        files = [path.with_suffix(suffix) for suffix in (".png", ".svg")]
+        figure.savefig(files[0], dpi=200)
+        figure.savefig(files[1], metadata={"Date": None})
+    return files
+
+
+def _colours(groups: dict[int, list[CoverageRun]]) -> dict[int, str]:
+    colours = {1: CROSS_ENTROPY}
+    coverage = [name for name in groups if name != 1]
+    places = np.linspace(0, len(COVERAGE) - 1, len(coverage)) if len(coverage) > 1 else [1]
+    return colours | {name: COVERAGE[round(place)] for name, place in zip(coverage, places, strict=True)}
+
+
+def _over_epochs(axis: Any, groups: dict[int, list[CoverageRun]], colours: dict[int, str]) -> None:
+    ends = []
+    for name, group in groups.items():
+        values = curves(group, PEAK_ATTEMPTS)  # (seeds, E)
+        axis.fill_between(
+            group[0].epochs, values.min(axis=0), values.max(axis=0), color=colours[name], alpha=0.16, lw=0
+        )
+        axis.plot(group[0].epochs, values.mean(axis=0), color=colours[name], lw=2)
+        ends.append((values[:, -1].mean(), loss_name(name), colours[name]))
+    last = max(run.epochs[-1] for group in groups.values() for run in group)
+    axis.set(title=f"pass@{PEAK_ATTEMPTS} during training", xlabel="epoch", xlim=(0, last), ylim=(0, 100))
+    _percent(axis.yaxis)
+    _name_lines(axis, ends)
+
+
+def _over_attempts(axis: Any, groups: dict[int, list[CoverageRun]], colours: dict[int, str]) -> None:
+    attempts = np.unique(np.geomspace(1, LARGEST_ATTEMPTS, 60).round().astype(int))
+    lines = {name: [curves(group, k)[:, -1].mean() for k in attempts] for name, group in groups.items()}
+    frontier = np.max(list(lines.values()), axis=0)
+    axis.plot(attempts, frontier, color=FRONTIER, lw=9, solid_capstyle="round")
+    for name, values in lines.items():
+        axis.plot(attempts, values, color=colours[name], lw=2)
+    middle = len(attempts) // 3
+    axis.annotate(
+        "frontier",
+        (attempts[middle], frontier[middle]),
+        (-10, 8),
+        textcoords="offset points",
+        ha="right",
+        color="#9A7B1E",
+    )
+    epoch = next(iter(groups.values()))[0].epochs[-1]
+    axis.set(title=f"pass@k after {epoch} epochs", xlabel="k, attempts at each problem", ylim=(0, 100))
+    axis.set_xscale("log", base=2)
+    axis.set_xlim(1, LARGEST_ATTEMPTS)
+    axis.set_xticks([1, 4, 16, 64, 256, 1024], labels=["1", "4", "16", "64", "256", "1024"])
+    axis.minorticks_off()
+    _percent(axis.yaxis)
+    _name_lines(axis, [(values[-1], loss_name(name), colours[name]) for name, values in lines.items()])
+
+
+def _confidence(axes: list[Any], shown: list[tuple[int, list[CoverageRun]]], colours: dict[int, str]) -> None:
+    """Share of held-out problems by the probability of their greedy answer, right ones stacked under wrong ones."""
+    edges = np.linspace(0, 1, CONFIDENCE_BINS + 1)
+    highest = 0.0
+    for axis, (name, group) in zip(axes, shown, strict=True):
+        confidence = np.exp(np.concatenate([run.greedy_logps for run in group]))
+        right = np.concatenate([run.greedy_correct for run in group])
+        share = np.full(len(confidence), 100 / len(confidence))
+        counts = [np.histogram(confidence[pick], edges, weights=share[pick])[0] for pick in (right, ~right)]
+        axis.bar(edges[:-1], counts[1], 1 / CONFIDENCE_BINS, counts[0], align="edge", **_bar(colours[name], 0.28))
+        axis.bar(edges[:-1], counts[0], 1 / CONFIDENCE_BINS, align="edge", **_bar(colours[name], 1.0))
+        highest = max(highest, (counts[0] + counts[1]).max())
+        sure = confidence > 0.5
+        notes = [
+            (loss_name(name), colours[name], "bold"),
+            (f"mean confidence {100 * confidence.mean():.0f} %, right {100 * right.mean():.0f} %", INK, "normal"),
+            (f"{100 * sure.mean():.0f} % above one half; right of those: {_share(right[sure])}", GREY, "normal"),
+        ]
+        for row, (text, colour, weight) in enumerate(notes):
+            place = (0.985, 0.93 - 0.145 * row)
+            axis.text(*place, text, transform=axis.transAxes, ha="right", va="top", color=colour, weight=weight)
+    for axis in axes:
+        axis.set(xlim=(0, 1), ylim=(0, 1.08 * highest))
+        _percent(axis.yaxis, steps=3)
+    axes[0].set_title("Confidence in the greedy answer: right (dark), wrong (light)")
+    axes[0].tick_params(labelbottom=False, length=0)
+    axes[1].set_xlabel("probability of the greedy answer")
+
+
+def _bar(colour: str, alpha: float) -> dict[str, Any]:
+    return {"color": colour, "alpha": alpha, "edgecolor": "white", "linewidth": 0.6}
+
+
+def _share(values: np.ndarray) -> str:
+    return f"{100 * values.mean():.0f} %" if len(values) else "none"
+
+
+def _path(axis: Any, groups: dict[int, list[CoverageRun]], colours: dict[int, str]) -> None:
+    """Each loss' way through (pass@1, pass@64), a dot at every third of training."""
+    for name, group in groups.items():
+        ones, many = (curves(group, k).mean(axis=0) for k in (1, PEAK_ATTEMPTS))
+        axis.plot(ones, many, color=colours[name], lw=2, alpha=0.85)
+        thirds = [(len(ones) * third) // 3 - 1 for third in (1, 2, 3)]
+        axis.scatter(ones[thirds], many[thirds], s=[18, 18, 52], color=colours[name], edgecolor="white", zorder=3)
+        axis.annotate(
+            loss_name(name),
+            (ones[-1], many[-1]),
+            (8, -3),
+            textcoords="offset points",
+            color=colours[name],
+            weight="bold",
+            va="center",
+        )
+    axis.set(title="What each loss gains and gives up", xlabel="pass@1", ylabel=f"pass@{PEAK_ATTEMPTS}", ylim=(0, 100))
+    axis.set_xlim(left=0)
+    _percent(axis.xaxis, steps=5)
+    _percent(axis.yaxis)
+
+
+def _percent(axis: Any, steps: int | None = None) -> None:
+    ticker = importlib.import_module("matplotlib.ticker")
+    axis.set_major_formatter(ticker.PercentFormatter(decimals=0, symbol=" %"))
+    axis.set_major_locator(ticker.MultipleLocator(25) if steps is None else ticker.MaxNLocator(steps))
+
+
+def _name_lines(axis: Any, ends: list[tuple[float, str, str]]) -> None:
+    """Write each line's name to the right of its end, moved apart where ends are close."""
+    bottom, top = axis.get_ylim()
+    places = [(value - bottom) / (top - bottom) for value, _, _ in sorted(ends)]
+    for index in range(1, len(places)):
+        places[index] = max(places[index], places[index - 1] + LABEL_GAP)
+    places = [place - max(0.0, places[-1] - 1) for place in places]
+    for place, (_, name, colour) in zip(places, sorted(ends), strict=True):
+        axis.text(1.02, place, name, transform=axis.transAxes, va="center", color=colour, weight="bold", fontsize=8.5)
+
+
+def _caption(groups: dict[int, list[CoverageRun]]) -> str:
+    run = next(iter(groups.values()))[0]
+    counts = sorted({len(group) for group in groups.values()})
+    seeds = "One seed." if counts == [1] else f"Mean of {'-'.join(map(str, counts))} seeds; bands: lowest to highest."
+    return f"Two-digit multiplication, {len(run.logps[0]):,} held-out problems, exact probabilities of their answers. {seeds}"
