@@ -189,7 +189,7 @@ def test_fused_output_has_the_fields_we_read():
 
 
 def test_row_preparation_reads_what_the_stand_in_has():
-    """TRL's `_prepare_dataset` touches only the attributes of the trainer that we fill in before there is a trainer."""
+    """TRL's `_prepare_dataset` touches only those attributes of a trainer that our stand-in has."""
     from trl import SFTTrainer
 
     tree = ast.parse(textwrap.dedent(inspect.getsource(SFTTrainer._prepare_dataset)))

@@ -188,8 +188,8 @@ def _build(kind: type, values: dict[str, Any]) -> Any:
             raise
         if "bf16/gpu" in str(error):
             raise UsageError(
-                "There is no GPU here that trains in bf16 (TRL's default). On a CPU set use_cpu: true, and bf16: false "
-                "for float32; or try the recipe with --smoke, or look at it with --dry-run."
+                "There is no GPU here that trains in bf16 (TRL's default). On a CPU set use_cpu: true, and bf16: "
+                "false for float32; or try the recipe with --smoke, or look at it with --dry-run."
             ) from error
         # TRL and transformers explain at length; the command line says it in one line.
         raise UsageError(" ".join(str(error).split())) from error

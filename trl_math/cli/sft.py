@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trl_math.errors import UsageError
+from trl_math.errors import RunFolderError, UsageError
 from trl_math.launch import LaunchPlan, is_launched, is_main_process, launch_plan, relaunch
 from trl_math.recipes import SFTArguments, build_sft, parse_flags, read_recipe, recipe_name
 from trl_math.run_folder import open_run_folder, write_manifest
@@ -131,11 +131,16 @@ def finish(trainer: Any, folder: Path, settings: dict[str, Any]) -> None:
 
 
 def _resume_from(folder: Path, arguments: SFTArguments) -> str | None:
-    from trl_math.trainers.checkpoints import last_complete_checkpoint
+    from trl_math.trainers.checkpoints import last_complete_checkpoint, list_checkpoints
 
     if arguments.training.resume_from_checkpoint:
         return arguments.training.resume_from_checkpoint
     checkpoint = last_complete_checkpoint(folder)
+    if checkpoint is None and arguments.training.save_only_model and list_checkpoints(folder):
+        raise RunFolderError(
+            f"The checkpoints in {folder} hold weights only (save_only_model), so the run cannot go on and would "
+            "overwrite them: choose another output_dir."
+        )
     if checkpoint is not None and is_main_process():
         print(f"Going on from {checkpoint}.")
     return str(checkpoint) if checkpoint is not None else None

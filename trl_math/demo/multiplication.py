@@ -43,7 +43,7 @@ VOCABULARY = [*"0123456789*=", PAD, EOS]
 IGNORED = -100  # a label that is not trained on
 MAX_ANSWER_TOKENS = 5  # 99*99=9801 and the end token
 DECIMALS = 5  # of stored log-probabilities
-REPORT_EVERY = 10  # epochs
+REPORT_EVERY = 4  # evaluations
 EVALUATION_BATCH = 100  # activations that stay in the cache: larger is slower
 
 
@@ -74,11 +74,16 @@ def make_model(settings: Settings, tokenizer: PreTrainedTokenizerFast) -> LlamaF
 def rows(problems: Sequence[Problem], tokenizer: PreTrainedTokenizerFast) -> dict[str, list[list[int]]]:
     """Return `input_ids` and `labels`: the answer and the end token are trained on, the question is not."""
     prompts = tokenizer([problem.prompt for problem in problems]).input_ids
-    answers = [[*ids, tokenizer.eos_token_id] for ids in tokenizer([problem.answer for problem in problems]).input_ids]
+    answers = _answer_ids(problems, tokenizer)
     return {
         "input_ids": [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)],
         "labels": [[IGNORED] * len(prompt) + answer for prompt, answer in zip(prompts, answers, strict=True)],
     }
+
+
+def _answer_ids(problems: Sequence[Problem], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
+    answers = tokenizer([problem.answer for problem in problems]).input_ids
+    return [[*answer, tokenizer.eos_token_id] for answer in answers]
 
 
 @torch.no_grad()
@@ -108,8 +113,9 @@ def greedy_answers(
             ids = torch.cat([ids, torch.where(is_open, best.indices, tokenizer.pad_token_id).unsqueeze(1)], dim=1)
             is_open &= best.indices != tokenizer.eos_token_id
         totals.append(total)
-        answers += [tokenizer.decode(row[prompts.shape[1] :]).replace(PAD, "") for row in ids]
-    right = [answer == problem.answer + EOS for answer, problem in zip(answers, problems, strict=True)]
+        answers += ids[:, prompts.shape[1] :].tolist()
+    targets = _answer_ids(problems, tokenizer)
+    right = [answer[: len(target)] == target for answer, target in zip(answers, targets, strict=True)]
     return torch.cat(totals), right
 
 
@@ -140,7 +146,7 @@ class HeldOutCallback(TrainerCallback):
         model.train()
         self.epochs.append(epoch)
         self.logps.append(_rounded(logps))
-        if epoch % REPORT_EVERY == 0 or epoch == self._settings.epochs:
+        if len(self.epochs) % REPORT_EVERY == 0 or epoch == self._settings.epochs:
             self._report(epoch, logps)
 
 

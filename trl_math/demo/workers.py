@@ -30,6 +30,7 @@ ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 ERROR_LINES = 20
+PROGRESS = "epoch"  # how a worker's lines of progress begin
 
 
 def run_path(folder: Path, num_attempts: int, seed: int) -> Path:
@@ -122,7 +123,8 @@ class _Workers:
                 process.terminate()
             assert process.stdout is not None
             for line in process.stdout:
-                self._say(f"{loss_name(num_attempts):13}  seed {seed}  {line.rstrip()}")
+                if line.startswith(PROGRESS):  # libraries write to stdout too
+                    self._say(f"{loss_name(num_attempts):13}  seed {seed}  {line.rstrip()}")
             status = process.wait()
             self._processes.discard(process)
             if status and not self._is_stopped.is_set():

@@ -1,5 +1,6 @@
-# ruff: noqa: PLC0415 - a check imports what it looks at, so that a broken package becomes a finding
 """Checks of what a recipe needs of this machine: GPUs, memory, disk, the model; and of the recipe itself."""
+
+# ruff: noqa: PLC0415 - a check imports what it looks at, so that a broken package becomes a finding
 
 import math
 import shutil
@@ -11,13 +12,15 @@ from trl_math.doctor.software import import_error, version_of
 from trl_math.errors import UsageError
 from trl_math.launch import LaunchPlan
 from trl_math.optional import is_installed
-from trl_math.plan import GIB, effective_batch, plan_memory
+from trl_math.plan import GIB, MemoryEstimate, effective_batch, plan_memory
 
 
 # Not in the estimate: CUDA context, communication libraries, fragmentation.
 OVERHEAD = 2 * GIB
 # A checkpoint of DeepSpeed: 16-bit weights twice, float32 master weights and two states of Adam.
 CHECKPOINT_BYTES = 2 + 2 + 12
+# DeepSpeed's setting for stage 3, as accelerate names it.
+WHOLE_MODELS = "zero3_save_16bit_model"
 
 
 def _gpus() -> list[Any]:
@@ -43,10 +46,8 @@ def check_gpus(recipe: Recipe, launch: LaunchPlan | None) -> Findings:
     elif not gpus:
         yield Finding("gpus", status, "none", "use a machine with GPUs, or try the recipe on this one with --smoke")
     else:
-        names = {
-            gpu.name: f"{gpu.total_memory / GIB:.0f} GiB, compute capability {gpu.major}.{gpu.minor}" for gpu in gpus
-        }
-        yield Finding("gpus", "ok", f"{len(gpus)} x " + "; ".join(f"{name} ({text})" for name, text in names.items()))
+        kinds = {f"{gpu.name} ({gpu.total_memory / GIB:.0f} GiB, capability {gpu.major}.{gpu.minor})" for gpu in gpus}
+        yield Finding("gpus", "ok", f"{len(gpus)} x {' and '.join(sorted(kinds))}")
         yield from _enough_gpus(recipe, launch, len(gpus))
         if recipe.get("bf16", not recipe.get("fp16")) and min(gpu.major for gpu in gpus) < 8:
             detail = "bfloat16 needs compute capability 8.0 (Ampere)"
@@ -65,7 +66,7 @@ def _enough_gpus(recipe: Recipe, launch: LaunchPlan | None, count: int) -> Findi
     if accumulation * wanted % available == 0:
         fix += f" --gradient_accumulation_steps {accumulation * wanted // available} (the same effective batch)"
     detail = (
-        f"{launch.file.name} starts {launch.num_local_processes} processes on each machine, this one has {count} GPUs"
+        f"{launch.file.name} starts {launch.num_local_processes} processes on a machine, this one has {count} GPUs"
     )
     yield Finding("processes", "fail", detail, fix)
 
@@ -102,10 +103,9 @@ def check_recipe(recipe: Recipe, launch: LaunchPlan | None) -> Findings:
     except UsageError as error:
         yield Finding("recipe", "fail", str(error), "change the recipe as the message says")
         return
-    if launch is not None and launch.zero_stage == 3:
-        if not (launch.settings.get("deepspeed_config") or {}).get("zero3_save_16bit_model"):
-            detail = f"{launch.file.name} saves shards, which vLLM and from_pretrained cannot load"
-            yield Finding("checkpoints", "warn", detail, "deepspeed_config: {zero3_save_16bit_model: true}")
+    if launch is not None and launch.zero_stage == 3 and not launch.settings["deepspeed_config"].get(WHOLE_MODELS):
+        detail = f"{launch.file.name} saves shards, which vLLM and from_pretrained cannot load"
+        yield Finding("checkpoints", "warn", detail, f"set {WHOLE_MODELS}: true under deepspeed_config")
     training, processes = arguments.training, launch.num_processes if launch else 1
     batch = effective_batch(training.per_device_train_batch_size, training.gradient_accumulation_steps, processes)
     yield Finding("recipe", "ok", f"effective batch {batch} on {processes} process{'es' * (processes > 1)}")
@@ -130,35 +130,49 @@ def check_hub(recipe: Recipe, launch: LaunchPlan | None) -> Findings:
         yield Finding("hub", "info", "no token: gated models (Llama, Gemma) cannot be downloaded", "hf auth login")
 
 
-def check_memory(recipe: Recipe, launch: LaunchPlan | None) -> Findings:
-    if not recipe.get("model_name_or_path") or _uses_cpu(recipe, launch):
-        return
+def _estimate(recipe: Recipe, launch: LaunchPlan | None) -> tuple[MemoryEstimate | None, str]:
+    """Return the memory that a recipe for `sft` needs, or None and why it is not known."""
     config = _model_config(recipe)
     if config is None:
-        model = recipe["model_name_or_path"]
-        yield Finding("memory", "info", f"no estimate: {model} is not here", f"hf download {model} config.json")
+        return None, f"the config of {recipe.get('model_name_or_path')} is not on this machine"
+    try:
+        return plan_memory(recipe, config, launch), ""
+    except UsageError as error:
+        return None, str(error)
+
+
+def check_memory(recipe: Recipe, launch: LaunchPlan | None) -> Findings:
+    if recipe.get("command", "sft") != "sft" or not recipe.get("model_name_or_path") or _uses_cpu(recipe, launch):
         return
-    need = plan_memory(recipe, config, launch).total + OVERHEAD
-    have = min((gpu.total_memory for gpu in _gpus()), default=0)
-    status = "info" if not have else "fail" if need > have else "warn" if need > 0.9 * have else "ok"
+    estimate, reason = _estimate(recipe, launch)
+    if estimate is None:
+        fix = f"hf download {recipe['model_name_or_path']} config.json"
+        yield Finding("memory", "info", f"not estimated: {reason}", fix)
+        return
+    need, have = estimate.total + OVERHEAD, min((gpu.total_memory for gpu in _gpus()), default=0)
     detail = f"about {need / GIB:.0f} GiB on each GPU if every row has max_length tokens"
-    detail += f", of {have / GIB:.0f} GiB" if have else ""
-    fix = "halve per_device_train_batch_size and double gradient_accumulation_steps, --accelerate_config zero3, --use_peft"
-    yield Finding("memory", status, detail, "" if status == "ok" else fix if have else "compare it with your GPUs")
+    if not have:
+        yield Finding("memory", "info", detail, "use GPUs that have this")
+        return
+    status = "fail" if need > have else "warn" if need > 0.9 * have else "ok"
+    fix = (
+        "halve per_device_train_batch_size and double gradient_accumulation_steps; accelerate_config: zero3; use_peft"
+    )
+    yield Finding("memory", status, f"{detail}, of {have / GIB:.0f} GiB", "" if status == "ok" else fix)
 
 
 def check_disk(recipe: Recipe, launch: LaunchPlan | None) -> Findings:
     folder = Path(recipe.get("output_dir", "runs")).expanduser().absolute()
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(existing).free
-    config = _model_config(recipe) if recipe.get("save_strategy", "steps") != "no" else None
+    free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
+    estimate = _estimate(recipe, launch)[0] if recipe.get("save_strategy", "steps") != "no" else None
     need = 10 * GIB
-    if config is not None:
-        trainable = plan_memory(recipe, config, launch).trainable
+    if estimate is not None:
         count = math.ceil(recipe.get("num_train_epochs", 3)) if recipe.get("save_strategy") == "epoch" else 2
         count = min(count, recipe.get("save_total_limit") or count)
-        need = trainable * (4 + count * (4 if recipe.get("save_only_model") else CHECKPOINT_BYTES))
-    detail = f"{free / GIB:.0f} GiB free for {folder}, up to {need / GIB:.0f} GiB are needed"
-    fix = "another --output_dir, --save_total_limit 1, or --save_only_model true (the run cannot go on from those)"
-    is_enough = free >= need
-    yield Finding("disk", "ok" if is_enough else "fail" if config else "warn", detail, "" if is_enough else fix)
+        need = estimate.trainable * (4 + count * (4 if recipe.get("save_only_model") else CHECKPOINT_BYTES))
+    detail = f"{free / GIB:.0f} GiB free for {folder}, {need / GIB:.0f} GiB may be needed"
+    if free >= need:
+        yield Finding("disk", "ok", detail)
+    else:
+        fix = "another --output_dir, --save_total_limit 1, or --save_only_model true (a run cannot go on from those)"
+        yield Finding("disk", "fail" if estimate else "warn", detail, fix)

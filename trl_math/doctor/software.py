@@ -1,7 +1,7 @@
-# ruff: noqa: PLC0415 - a check imports what it looks at, so that a broken package becomes a finding
 """Checks of what is installed and configured: packages, accounts, environment variables."""
 
-import contextlib
+# ruff: noqa: PLC0415 - a check imports what it looks at, so that a broken package becomes a finding
+
 import importlib
 import importlib.metadata
 import netrc
@@ -9,14 +9,19 @@ import os
 import shutil
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 from trl_math.doctor.finding import Finding, Findings, Recipe, missing
 from trl_math.launch import LaunchPlan
-from trl_math.optional import is_installed
+from trl_math.optional import EXTRAS, is_installed
 
 
 MIN_PYTHON = (3, 11)
+DEVELOPERS = ("test", "dev")  # extras that no run needs
+
+# What the tokenizers library reads as no; anything else is a yes.
+TOKENIZERS_OFF = ("off", "false", "f", "no", "n", "0")
 
 # Settings of NCCL that people carry over from other problems: value -> what it does now.
 NCCL_TRAPS = {
@@ -46,44 +51,50 @@ def check_packages(recipe: Recipe, launch: LaunchPlan | None) -> Findings:
     """Installed versions against what this package asks for (its metadata) and was tested with (constraints.txt)."""
     from packaging.requirements import Requirement
 
-    optional = []
+    if version_of("trl-math") is None:
+        yield Finding("trl-math", "warn", "not installed, so the versions it needs are not known", "pip install -e .")
+        return
+    optional = set()
     for requirement in map(Requirement, importlib.metadata.requires("trl-math") or []):
-        is_core = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-        version = version_of(requirement.name)
-        wanted = f"pip install '{requirement.name}{requirement.specifier}'"
-        if version is None and is_core:
-            yield Finding(requirement.name, "fail", "not installed", wanted)
-        elif version is not None and not requirement.specifier.contains(version, prereleases=True):
-            detail = f"{version} is installed, {requirement.specifier} is needed"
-            yield Finding(requirement.name, "fail" if is_core else "warn", detail, wanted)
-        elif version is not None and is_core:
-            yield Finding(requirement.name, "ok", version)
-        elif version is not None:
-            optional.append(f"{requirement.name} {version}")
+        name, version = requirement.name, version_of(requirement.name)
+        marker = requirement.marker
+        is_core = marker is None or marker.evaluate({"extra": ""})
+        if name == "trl-math" or (version is None and not is_core):
+            continue
+        if version is None or not requirement.specifier.contains(version, prereleases=True):
+            detail = f"{version or 'not installed'}, needed: {requirement.specifier or 'any version'}"
+            fix = f"pip install '{name}{requirement.specifier}'"
+            yield Finding(name, "fail" if is_core else "warn", detail, fix)
+        elif is_core:
+            yield Finding(name, "ok", version)
+        elif marker is not None and not any(marker.evaluate({"extra": extra}) for extra in DEVELOPERS):
+            optional.add(f"{name} {version}")
     if optional:
-        yield Finding("optional", "ok", ", ".join(sorted(set(optional) - {f"trl-math {version_of('trl-math')}"})))
-    others = [
-        f"{name} {version_of(name)} (tested: {pin})" for name, pin in _pins() if version_of(name) not in (None, pin)
-    ]
+        yield Finding("optional", "ok", ", ".join(sorted(optional)))
+    others = [f"{name} {version} (tested: {pin})" for name, version, pin in _untested()]
     if others:
-        yield Finding("versions", "info", "; ".join(others), "pip install -c constraints.txt -e .")
+        yield Finding("versions", "info", ", ".join(others), "pip install -c constraints.txt -e .")
 
 
 def version_of(name: str) -> str | None:
+    """Return the installed version of a distribution, without a local part such as +cpu, or None."""
     try:
-        return importlib.metadata.version(name).partition("+")[0]  # without +cpu, +cu130
+        return importlib.metadata.version(name).partition("+")[0]
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-def _pins() -> list[tuple[str, str]]:
-    file = Path(__file__).parent.parent / "constraints.txt"
-    lines = file.read_text().splitlines() if file.is_file() else []
-    pins = (line.partition("#")[0].partition(";")[0].strip().partition("==") for line in lines)
-    return [(name.strip(), version.strip()) for name, _, version in pins if version]
+def _untested() -> Iterator[tuple[str, str, str]]:
+    """Yield name, installed version and pin of what is installed in another version than in constraints.txt."""
+    file = Path(__file__).parents[2] / "constraints.txt"  # beside the package in a source tree
+    for line in file.read_text().splitlines() if file.is_file() else []:
+        name, _, pin = (part.strip() for part in line.partition("#")[0].partition(";")[0].partition("=="))
+        if pin and (version := version_of(name)) not in (None, pin):
+            yield name, str(version), pin
 
 
 def import_error(package: str) -> str | None:
+    """Import a package and return None, or what went wrong in a line."""
     try:
         importlib.import_module(package)
     except Exception as error:  # compiled packages break in many ways
@@ -168,11 +179,13 @@ def check_nccl(recipe: Recipe, launch: LaunchPlan | None) -> Findings:
 
 def check_tokenizers(recipe: Recipe, launch: LaunchPlan | None) -> Findings:
     value = os.environ.get("TOKENIZERS_PARALLELISM", "").lower()
-    if value in ("true", "1", "yes", "on", "y", "t"):
+    if not value:
+        yield Finding("tokenizers", "ok", "parallel until a process forks")
+    elif value not in TOKENIZERS_OFF:
         detail = f"TOKENIZERS_PARALLELISM={value}: processes forked after tokenising (data workers) can deadlock"
         yield Finding("tokenizers", "warn", detail, "unset TOKENIZERS_PARALLELISM")
-    elif value and not recipe.get("dataset_num_proc"):
-        detail = f"TOKENIZERS_PARALLELISM={value}: rows are tokenised on one core"
-        yield Finding("tokenizers", "info", detail, "--dataset_num_proc 8")
+    elif recipe.get("dataset_num_proc"):
+        yield Finding("tokenizers", "ok", "one core in each process")
     else:
-        yield Finding("tokenizers", "ok", "threads are used until a process forks" if not value else "one core each")
+        detail = f"TOKENIZERS_PARALLELISM={value}: rows are tokenised on one core"
+        yield Finding("tokenizers", "info", detail, "--dataset_num_proc 8, or unset TOKENIZERS_PARALLELISM")

@@ -48,6 +48,7 @@ STYLE = {
 }
 LARGEST_ATTEMPTS = 1024
 CONFIDENCE_BINS = 20
+PATH_POINTS = 10
 LABEL_GAP = 0.062  # of an axis' height, between the names of two lines
 
 
@@ -67,7 +68,7 @@ def draw(runs: Sequence[CoverageRun], path: Path, compared: int = PEAK_ATTEMPTS)
     path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):
         figure = figure_module.Figure(figsize=(9.6, 7.4))
-        outer = figure.add_gridspec(2, 2, left=0.06, right=0.925, top=0.945, bottom=0.115, wspace=0.36, hspace=0.42)
+        outer = figure.add_gridspec(2, 2, left=0.06, right=0.885, top=0.945, bottom=0.115, wspace=0.42, hspace=0.4)
         colours = _colours(groups)
         _over_epochs(figure.add_subplot(outer[0, 0]), groups, colours)
         _over_attempts(figure.add_subplot(outer[0, 1]), groups, colours)
@@ -92,14 +93,11 @@ def _colours(groups: dict[int, list[CoverageRun]]) -> dict[int, str]:
 def _over_epochs(axis: Any, groups: dict[int, list[CoverageRun]], colours: dict[int, str]) -> None:
     ends = []
     for name, group in groups.items():
-        values = curves(group, PEAK_ATTEMPTS)  # (seeds, E)
-        axis.fill_between(
-            group[0].epochs, values.min(axis=0), values.max(axis=0), color=colours[name], alpha=0.16, lw=0
-        )
-        axis.plot(group[0].epochs, values.mean(axis=0), color=colours[name], lw=2)
+        epochs, values = group[0].epochs, curves(group, PEAK_ATTEMPTS)  # (E,), (seeds, E)
+        axis.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=colours[name], alpha=0.15, lw=0)
+        axis.plot(epochs, values.mean(axis=0), color=colours[name], lw=2)
         ends.append((values[:, -1].mean(), loss_name(name), colours[name]))
-    last = max(run.epochs[-1] for group in groups.values() for run in group)
-    axis.set(title=f"pass@{PEAK_ATTEMPTS} during training", xlabel="epoch", xlim=(0, last), ylim=(0, 100))
+    axis.set(title=f"pass@{PEAK_ATTEMPTS} during training", xlabel="epoch", xlim=(0, epochs[-1]), ylim=(0, 100))
     _percent(axis.yaxis)
     _name_lines(axis, ends)
 
@@ -131,36 +129,43 @@ def _over_attempts(axis: Any, groups: dict[int, list[CoverageRun]], colours: dic
 
 
 def _confidence(axes: list[Any], shown: list[tuple[int, list[CoverageRun]]], colours: dict[int, str]) -> None:
-    """Share of held-out problems by the probability of their greedy answer, right ones stacked under wrong ones."""
+    """Share of held-out problems by the probability of their greedy answer, wrong ones stacked on right ones."""
     edges = np.linspace(0, 1, CONFIDENCE_BINS + 1)
     highest = 0.0
     for axis, (name, group) in zip(axes, shown, strict=True):
         confidence = np.exp(np.concatenate([run.greedy_logps for run in group]))
         right = np.concatenate([run.greedy_correct for run in group])
         share = np.full(len(confidence), 100 / len(confidence))
-        counts = [np.histogram(confidence[pick], edges, weights=share[pick])[0] for pick in (right, ~right)]
-        axis.bar(edges[:-1], counts[1], 1 / CONFIDENCE_BINS, counts[0], align="edge", **_bar(colours[name], 0.28))
-        axis.bar(edges[:-1], counts[0], 1 / CONFIDENCE_BINS, align="edge", **_bar(colours[name], 1.0))
-        highest = max(highest, (counts[0] + counts[1]).max())
+        rights, wrongs = (np.histogram(confidence[pick], edges, weights=share[pick])[0] for pick in (right, ~right))
+        axis.bar(edges[:-1], rights, 1 / CONFIDENCE_BINS, align="edge", **_bar(colours[name]))
+        axis.bar(edges[:-1], wrongs, 1 / CONFIDENCE_BINS, rights, align="edge", **_bar(_lighter(colours[name])))
+        highest = max(highest, (rights + wrongs).max())
         sure = confidence > 0.5
         notes = [
             (loss_name(name), colours[name], "bold"),
-            (f"mean confidence {100 * confidence.mean():.0f} %, right {100 * right.mean():.0f} %", INK, "normal"),
-            (f"{100 * sure.mean():.0f} % above one half; right of those: {_share(right[sure])}", GREY, "normal"),
+            (f"mean confidence {100 * confidence.mean():.0f} %, {100 * right.mean():.0f} % right", INK, "normal"),
+            (f"{100 * sure.mean():.0f} % are above one half, {_share(right[sure])} of those right", GREY, "normal"),
         ]
         for row, (text, colour, weight) in enumerate(notes):
-            place = (0.985, 0.93 - 0.145 * row)
+            place = (1.0, 0.95 - 0.155 * row)
             axis.text(*place, text, transform=axis.transAxes, ha="right", va="top", color=colour, weight=weight)
     for axis in axes:
         axis.set(xlim=(0, 1), ylim=(0, 1.08 * highest))
         _percent(axis.yaxis, steps=3)
-    axes[0].set_title("Confidence in the greedy answer: right (dark), wrong (light)")
+    axes[0].set_title("Confidence in the greedy answer")
+    axes[0].text(1.0, 1.075, "■ right", transform=axes[0].transAxes, ha="right", color=GREY, fontsize=8.5)
+    axes[0].text(0.87, 1.075, "■ wrong", transform=axes[0].transAxes, ha="right", color="#C4C4C4", fontsize=8.5)
     axes[0].tick_params(labelbottom=False, length=0)
     axes[1].set_xlabel("probability of the greedy answer")
 
 
-def _bar(colour: str, alpha: float) -> dict[str, Any]:
-    return {"color": colour, "alpha": alpha, "edgecolor": "white", "linewidth": 0.6}
+def _bar(colour: Any) -> dict[str, Any]:
+    return {"color": colour, "edgecolor": "white", "linewidth": 0.6}
+
+
+def _lighter(colour: str) -> tuple[float, ...]:
+    channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    return tuple(0.3 * channel + 0.7 for channel in channels)
 
 
 def _share(values: np.ndarray) -> str:
@@ -168,25 +173,27 @@ def _share(values: np.ndarray) -> str:
 
 
 def _path(axis: Any, groups: dict[int, list[CoverageRun]], colours: dict[int, str]) -> None:
-    """Each loss' way through (pass@1, pass@64), a dot at every third of training."""
+    """Each loss' way through (pass@1, pass@64): a dot at each third of training, the last one larger."""
+    furthest = 0.0
     for name, group in groups.items():
-        ones, many = (curves(group, k).mean(axis=0) for k in (1, PEAK_ATTEMPTS))
-        axis.plot(ones, many, color=colours[name], lw=2, alpha=0.85)
-        thirds = [(len(ones) * third) // 3 - 1 for third in (1, 2, 3)]
-        axis.scatter(ones[thirds], many[thirds], s=[18, 18, 52], color=colours[name], edgecolor="white", zorder=3)
-        axis.annotate(
-            loss_name(name),
-            (ones[-1], many[-1]),
-            (8, -3),
-            textcoords="offset points",
-            color=colours[name],
-            weight="bold",
-            va="center",
-        )
-    axis.set(title="What each loss gains and gives up", xlabel="pass@1", ylabel=f"pass@{PEAK_ATTEMPTS}", ylim=(0, 100))
-    axis.set_xlim(left=0)
+        every = max(1, len(group[0].epochs) // PATH_POINTS)  # fewer points, less jitter, and always the last one
+        ones, many = (curves(group, k).mean(axis=0)[::-1][::every][::-1] for k in (1, PEAK_ATTEMPTS))
+        thirds = sorted({round(len(ones) * third / 3) - 1 for third in (1, 2, 3)})
+        axis.plot(ones, many, color=colours[name], lw=2)
+        axis.scatter(ones[thirds], many[thirds], s=22, color=colours[name], edgecolor="white", zorder=3)
+        axis.scatter(ones[-1:], many[-1:], s=70, color=colours[name], edgecolor="white", zorder=3)
+        place = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
+        axis.annotate(loss_name(name), (ones[-1], many[-1]), **place, color=colours[name], weight="bold", fontsize=8.5)
+        furthest = max(furthest, ones.max())
+    axis.set(title="What each loss gains and gives up", xlabel="pass@1", ylabel=f"pass@{PEAK_ATTEMPTS}")
+    axis.set(xlim=(0, 1.25 * furthest), ylim=(0, 100))
+    axis.text(0.98, 0.03, "dots: a third, two thirds, all of training", **_corner(axis), color=GREY, fontsize=8)
     _percent(axis.xaxis, steps=5)
     _percent(axis.yaxis)
+
+
+def _corner(axis: Any) -> dict[str, Any]:
+    return {"transform": axis.transAxes, "ha": "right", "va": "bottom"}
 
 
 def _percent(axis: Any, steps: int | None = None) -> None:
@@ -197,12 +204,14 @@ def _percent(axis: Any, steps: int | None = None) -> None:
 
 def _name_lines(axis: Any, ends: list[tuple[float, str, str]]) -> None:
     """Write each line's name to the right of its end, moved apart where ends are close."""
+    ends = sorted(ends)
     bottom, top = axis.get_ylim()
-    places = [(value - bottom) / (top - bottom) for value, _, _ in sorted(ends)]
-    for index in range(1, len(places)):
-        places[index] = max(places[index], places[index - 1] + LABEL_GAP)
-    places = [place - max(0.0, places[-1] - 1) for place in places]
-    for place, (_, name, colour) in zip(places, sorted(ends), strict=True):
+    places = [(value - bottom) / (top - bottom) for value, _, _ in ends]
+    for _ in range(50):  # until it settles: neighbours that are too close give way by the same amount
+        for index in range(1, len(places)):
+            push = max(0.0, LABEL_GAP - (places[index] - places[index - 1])) / 2
+            places[index - 1 : index + 1] = places[index - 1] - push, places[index] + push
+    for place, (_, name, colour) in zip(places, ends, strict=True):
         axis.text(1.02, place, name, transform=axis.transAxes, va="center", color=colour, weight="bold", fontsize=8.5)
 
 
@@ -210,4 +219,5 @@ def _caption(groups: dict[int, list[CoverageRun]]) -> str:
     run = next(iter(groups.values()))[0]
     counts = sorted({len(group) for group in groups.values()})
     seeds = "One seed." if counts == [1] else f"Mean of {'-'.join(map(str, counts))} seeds; bands: lowest to highest."
-    return f"Two-digit multiplication, {len(run.logps[0]):,} held-out problems, exact probabilities of their answers. {seeds}"
+    problems = f"{len(run.logps[0]):,} held-out problems"
+    return f"Two-digit multiplication, {problems}, exact probabilities of their answers. {seeds}"

@@ -19,11 +19,15 @@ def list_checkpoints(output_dir: str | os.PathLike) -> list[Path]:
 
 
 def is_complete(checkpoint: Path) -> bool:
-    """Whether a checkpoint was written to its end: the trainer's state is the last file, and must parse."""
+    """Whether a checkpoint was written to its end, with all that training needs to go on.
+
+    The trainer's state is the last file, and must parse; random states are only written beside an optimiser's.
+    """
     try:
-        return "global_step" in json.loads((checkpoint / TRAINER_STATE_NAME).read_text())
+        is_whole = "global_step" in json.loads((checkpoint / TRAINER_STATE_NAME).read_text())
     except (OSError, ValueError):
         return False
+    return is_whole and any(checkpoint.glob("rng_state*.pth"))
 
 
 def last_complete_checkpoint(output_dir: str | os.PathLike) -> Path | None:
