@@ -43,7 +43,7 @@ VOCABULARY = [*"0123456789*=", PAD, EOS]
 IGNORED = -100  # a label that is not trained on
 MAX_ANSWER_TOKENS = 5  # 99*99=9801 and the end token
 DECIMALS = 5  # of stored log-probabilities
-REPORT_EVERY = 4  # evaluations
+REPORT_EVERY = 3  # evaluations
 EVALUATION_BATCH = 100  # activations that stay in the cache: larger is slower
 
 

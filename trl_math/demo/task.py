@@ -25,7 +25,7 @@ class Settings:
     """What a run depends on besides its loss and its seed. Runs with different settings do not belong in one table."""
 
     epochs: int = 60
-    evaluate_every: int = 3  # epochs
+    evaluate_every: int = 4  # epochs
     num_train: int = 3000
     num_held_out: int = 1000
     num_layers: int = 4
