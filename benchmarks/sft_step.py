@@ -21,6 +21,7 @@ plain torch fallback for the CPU, which saves no memory over small vocabularies.
 """
 
 import argparse
+import ctypes
 import gc
 import platform
 import statistics
@@ -267,9 +268,6 @@ def main(arguments: list[str] | None = None) -> None:
     size = QUICK if args.quick else CUDA if device == "cuda" else CPU
     if args.pairs is not None:
         size = Size(**{**vars(size), "pairs": args.pairs})
-    disable_progress_bars()
-    if device == "cpu":
-        torch.set_num_threads(1)  # steady under other load
     print(f"{size}, torch {torch.__version__}, {device_name(device)}")
     with tempfile.TemporaryDirectory() as folder:
         results = [
@@ -287,5 +285,18 @@ def main(arguments: list[str] | None = None) -> None:
     )
 
 
+def steady_process() -> None:
+    """Set this process up to take the same time for the same step, also on a busy machine."""
+    disable_progress_bars()
+    torch.set_num_threads(1)
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        # glibc gives large blocks back and faults them in anew in every step: a fifth of a step, and as unsteady as
+        # the kernel is busy. M_MMAP_MAX = 0 and M_TRIM_THRESHOLD = -1: keep what was freed.
+        libc.mallopt(-4, 0)
+        libc.mallopt(-1, -1)
+
+
 if __name__ == "__main__":
+    steady_process()
     main()

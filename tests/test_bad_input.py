@@ -223,11 +223,11 @@ def test_more_processes_than_devices(monkeypatch):
 
     for name in ("ACCELERATE_MIXED_PRECISION", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
     with pytest.raises(UsageError, match="pass --num_processes 1"):
         check_devices(launch_plan("zero2"), uses_cpu=False)
     check_devices(launch_plan("zero2", num_processes=1), uses_cpu=False)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 4)
     with pytest.raises(UsageError, match="4 GPUs are visible to one process"):
         check_devices(None, uses_cpu=False)
 

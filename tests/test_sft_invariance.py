@@ -168,3 +168,39 @@ def test_zero(tmp_path, stage, port):
     assert together["num_processes"] == 2
     assert "DEEPSPEED" in together["distributed"]
     assert close(history(alone), [tuple(row) for row in together["history"]])
+
+
+def test_steps_are_found_in_any_tokenizer(tmp_path):
+    """Step numbers follow the text: unicode, white space at the edges, chat templates."""
+    from trl_math.models.tiny import tiny_tokenizer
+    from trl_math.trainers.rows import step_ids
+
+    tokenizer = tiny_tokenizer()
+    steps = [" α ≤ β\n", "\n  so ", "∎ "]
+    prompt, completion = "Prove: ", "".join(steps)
+    ids = tokenizer(prompt + completion + tokenizer.eos_token)["input_ids"]
+    start = len(tokenizer(prompt)["input_ids"])
+    numbers = step_ids(ids, [-100] * start + ids[start:], steps, tokenizer, 0)
+    expected = [0] * start
+    for number, step in enumerate(steps, 1):
+        expected += [number] * len(step.encode())
+    assert numbers == [*expected, 3]  # the end token belongs to the last step
+
+    messages = [{"role": "assistant", "content": completion}]
+    ids = tokenizer.apply_chat_template(messages, tokenize=True)["input_ids"]
+    start = len(tokenizer("<|im_start|>assistant\n")["input_ids"])
+    numbers = step_ids(ids, [-100] * start + ids[start:], steps, tokenizer, 0)
+    assert numbers == [*([0] * start), *expected[len(prompt) :], 3, 3]
+
+
+def test_steps_of_a_tokenizer_that_drops_the_leading_space(tmp_path):
+    """SentencePiece-like decoding loses a leading space; the steps are found all the same."""
+    from trl_math.trainers.rows import step_ids
+
+    class Words:
+        pieces = [" so", " it", " is", " done"]
+
+        def decode(self, ids):
+            return "".join(self.pieces[i] for i in ids).lstrip()
+
+    assert step_ids([0, 1, 2, 3], [-100, 1, 2, 3], [" it is", " done"], Words(), 0) == [0, 1, 1, 2]

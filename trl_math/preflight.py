@@ -73,7 +73,7 @@ def check_devices(plan: LaunchPlan | None, *, uses_cpu: bool) -> None:
 
     if uses_cpu or (plan is not None and plan.uses_cpu) or is_launched():
         return
-    num_gpus = torch.cuda.device_count()
+    num_gpus = torch.accelerator.device_count()  # GPUs of any make
     if plan is None and num_gpus > 1:
         raise UsageError(
             f"{num_gpus} GPUs are visible to one process: set accelerate_config: ddp (or zero2, zero3, fsdp2) to use "

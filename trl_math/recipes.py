@@ -94,6 +94,8 @@ def parse_flags(flags: Iterable[str]) -> dict[str, Any]:
         if word.startswith("--"):
             key, has_value, text = word[2:].partition("=")
             key = key.replace("-", "_")
+            if key in values:
+                raise UsageError(f"--{key} is given twice.")
             values[key] = _scalar(text) if has_value else []
         elif key is None:
             raise UsageError(f"Unexpected word {word!r}: settings are given as --key value.")

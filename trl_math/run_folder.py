@@ -5,8 +5,12 @@ another configuration is refused, so that nothing is overwritten or mixed.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from trl_math.errors import RunFolderError
 
@@ -59,6 +63,22 @@ def open_run_folder(folder: Path, values: dict[str, Any]) -> bool:
             f"output_dir {folder} belongs to another configuration ({differences}): choose another output_dir."
         )
     return bool(run.get("is_finished"))
+
+
+@contextmanager
+def hold_run_folder(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a run's folder while it is open; the system lets go when this process ends."""
+    path = folder.with_name(f".{folder.name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunFolderError(f"Another process is training in {folder}: wait for it, or choose another.") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_manifest(folder: Path, values: dict[str, Any], *, is_finished: bool, **facts: Any) -> None:

@@ -2,13 +2,14 @@
 
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from trl_math.errors import RunFolderError, UsageError
 from trl_math.launch import LaunchPlan, is_launched, is_main_process, launch_plan, relaunch
 from trl_math.recipes import SFTArguments, build_sft, parse_flags, read_recipe, recipe_name
-from trl_math.run_folder import open_run_folder, write_manifest
+from trl_math.run_folder import hold_run_folder, open_run_folder, write_manifest
 from trl_math.smoke import smoke_values
 
 
@@ -82,11 +83,12 @@ def train(arguments: SFTArguments, plan: LaunchPlan | None, request: Request, ar
     train_rows, eval_rows = load_rows(arguments.data, arguments.training.seed, evaluates=evaluates)
     if plan is not None and not is_launched():
         relaunch(plan, "sft", argv)
-    trainer = make_trainer(arguments, train_rows, eval_rows)
-    if trainer.is_world_process_zero():
-        write_manifest(folder, settings, is_finished=False, versions=_versions())
-    trainer.train(resume_from_checkpoint=_resume_from(folder, arguments))
-    finish(trainer, folder, settings)
+    with hold_run_folder(folder) if is_main_process() else nullcontext():
+        trainer = make_trainer(arguments, train_rows, eval_rows)
+        if trainer.is_world_process_zero():
+            write_manifest(folder, settings, is_finished=False, versions=_versions())
+        trainer.train(resume_from_checkpoint=_resume_from(folder, arguments))
+        finish(trainer, folder, settings)
     return 0
 
 
@@ -147,7 +149,10 @@ def _resume_from(folder: Path, arguments: SFTArguments) -> str | None:
 
 
 def _set_environment(request: Request) -> None:
-    for name, value in (request.values.get("env") or {}).items():
+    variables = request.values.get("env") or {}
+    if not isinstance(variables, dict):
+        raise UsageError(f"env must be a mapping of names to values, got {variables!r}.")
+    for name, value in variables.items():
         os.environ.setdefault(name, str(value))
     if not request.is_dry_run:
         return

@@ -21,10 +21,11 @@ def segment_sum(values: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     """Sum `values` (B, T) over each segment; returns (S,) float64, zero for ids that do not occur.
 
     float64 because a sequence's log-probability decides an exponential, and because a GPU's unordered additions are
-    then too small to show in float32.
+    then too small to show in float32 (which is all that Apple's GPUs have).
     """
-    sums = values.new_zeros(values.numel(), dtype=torch.float64)
-    return sums.index_add(0, ids.flatten(), values.flatten().double())
+    wide = torch.float32 if values.device.type == "mps" else torch.float64
+    sums = values.new_zeros(values.numel(), dtype=wide)
+    return sums.index_add(0, ids.flatten(), values.flatten().to(wide))
 
 
 def reduce_sum(losses: torch.Tensor, denominator: torch.Tensor | int) -> torch.Tensor:

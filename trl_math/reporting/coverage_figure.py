@@ -153,8 +153,7 @@ def _confidence(axes: list[Any], shown: list[tuple[int, list[CoverageRun]]], col
         axis.set(xlim=(0, 1), ylim=(0, 1.08 * highest))
         _percent(axis.yaxis, steps=3)
     axes[0].set_title("Confidence in the greedy answer")
-    axes[0].text(1.0, 1.075, "■ right", transform=axes[0].transAxes, ha="right", color=GREY, fontsize=8.5)
-    axes[0].text(0.87, 1.075, "■ wrong", transform=axes[0].transAxes, ha="right", color="#C4C4C4", fontsize=8.5)
+    axes[1].text(1.0, 0.36, "dark: right, light: wrong", transform=axes[1].transAxes, ha="right", color=GREY)
     axes[0].tick_params(labelbottom=False, length=0)
     axes[1].set_xlabel("probability of the greedy answer")
 
@@ -199,7 +198,7 @@ def _corner(axis: Any) -> dict[str, Any]:
 def _percent(axis: Any, steps: int | None = None) -> None:
     ticker = importlib.import_module("matplotlib.ticker")
     axis.set_major_formatter(ticker.PercentFormatter(decimals=0, symbol=" %"))
-    axis.set_major_locator(ticker.MultipleLocator(25) if steps is None else ticker.MaxNLocator(steps))
+    axis.set_major_locator(ticker.MultipleLocator(25) if steps is None else ticker.MaxNLocator(steps, integer=True))
 
 
 def _name_lines(axis: Any, ends: list[tuple[float, str, str]]) -> None:

@@ -21,7 +21,7 @@ def coverage_sums(segments: Segments, num_attempts: float | torch.Tensor, live_w
             coverage_nll(logps, num_attempts),
             logps.exp(),
             weights,
-            (weights > live_weight).double(),
+            (weights > live_weight).to(weights),
             torch.ones_like(logps),
         ]
     )

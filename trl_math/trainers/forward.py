@@ -15,9 +15,12 @@ from trl.trainer import add_fused_lm_head
 
 
 @contextmanager
-def recorded_outputs(module: nn.Module) -> Iterator[list[Any]]:
-    """Collect what `module` returns while the context is open, in call order."""
+def recorded_outputs(module: nn.Module | None) -> Iterator[list[Any]]:
+    """Collect what `module` returns while the context is open, in call order; nothing for None."""
     outputs: list[Any] = []
+    if module is None:
+        yield outputs
+        return
     handle = module.register_forward_hook(lambda module, args, output: outputs.append(output))
     try:
         yield outputs

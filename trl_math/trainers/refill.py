@@ -87,7 +87,7 @@ class RefillLoader:
         max_passes: float,
     ) -> None:
         self.dataset, self.shape, self.threshold, self.seed = dataset, shape, threshold, seed
-        self._score, self._collate, self._max_passes = score, collate, max_passes
+        self._score, self.collate, self._max_passes = score, collate, max_passes
         self._is_dead = False  # a whole walk without a single live example: the next would be no other
         self.is_empty_epoch = True
         self.state = RefillState()
@@ -127,7 +127,7 @@ class RefillLoader:
     def _take_step(self) -> Iterator[Any]:
         size = self.shape.global_batch
         rows, self.state.queue = self.state.queue[:size], self.state.queue[size:]
-        yield from map(self._collate, self.shape.mine(rows))
+        yield from map(self.collate, self.shape.mine(rows))
 
     def _screen_pass(self) -> Iterator[None]:
         """Screen what is left of the current pass, a global batch at a time; yield after each."""

@@ -129,15 +129,17 @@ def step_ids(
     """
     start = next(position for position, label in enumerate(labels) if label != -100)
     completion = input_ids[start:]
-    text = tokenizer.decode(completion)
-    lead = text.find(steps[0][:20]) if steps else -1
-    if lead < 0 or not text[lead:].startswith("".join(steps)):
+    text, joined = tokenizer.decode(completion), "".join(steps)
+    # Some tokenizers do not decode a leading space, so the steps are looked for without theirs.
+    lead = text.find(joined.lstrip()) if joined.strip() else -1
+    if lead < 0:
         raise DataError(
-            f"Row {index}: the steps, joined, are not the completion. Steps begin with {''.join(steps)[:60]!r}, the "
+            f"Row {index}: the steps, joined, are not the completion. Steps begin with {joined[:60]!r}, the "
             f"completion with {text[:60]!r}. Keep the white space between steps inside them."
         )
-    numbers = [0] * start
-    end, position = lead, 0
+    end = lead - (len(joined) - len(joined.lstrip()))
+    position = _num_tokens_for(completion, end, 0, tokenizer)
+    numbers = [0] * (start + position)
     for number, step in enumerate(steps, start=1):
         end += len(step)
         boundary = _num_tokens_for(completion, end, position, tokenizer)

@@ -30,7 +30,7 @@ class Segments:
     def siblings(self) -> torch.Tensor:
         """Return for each segment how many its sequence has, at least 1, (S,)."""
         sequence_of = torch.zeros_like(self._ids).scatter(0, self._ids, self._sequence_ids)
-        counts = torch.zeros_like(self.logps).index_add(0, sequence_of, self.is_real.double())
+        counts = torch.zeros_like(self.logps).index_add(0, sequence_of, self.is_real.to(self.logps))
         return counts[sequence_of].clamp(min=1)
 
     def sequence_max(self, per_segment: torch.Tensor) -> torch.Tensor:

@@ -127,7 +127,9 @@ class MathSFTTrainer(SFTTrainer):
         self, dataset: Any, processing_class: Any, args: Any, packing: bool, formatting_func: Any, dataset_name: str
     ) -> Any:
         is_ready = any(dataset is rows for rows in self._ready_rows)
-        if isinstance(dataset, Dataset) and not is_ready:
+        if not isinstance(dataset, Dataset):  # a stream is TRL's to prepare; its rows cannot be counted
+            return super()._prepare_dataset(dataset, processing_class, args, packing, formatting_func, dataset_name)
+        if not is_ready:
             check_columns(dataset, dataset_name, args.dataset_text_field, needs_steps=args.coverage_level == "step")
             dataset = self._checked_rows(dataset, processing_class, args, formatting_func, dataset_name)
         if packing and args.carried_columns:
@@ -149,7 +151,7 @@ class MathSFTTrainer(SFTTrainer):
             level = self.args.coverage_level
             count = sum((count_segments(batch, level).to(device) for batch in samples), torch.zeros((), device=device))
             if self.args.average_tokens_across_devices:
-                count = self.accelerator.gather(count).sum()
+                count = self.accelerator.gather(count).sum() / self.get_tp_size()  # whose ranks share a batch
             self._num_segments_in_batch = count
         return samples, num_items
 
@@ -158,7 +160,8 @@ class MathSFTTrainer(SFTTrainer):
     ) -> Any:
         inputs = dict(inputs)
         step_ids = inputs.pop(STEP_IDS, None)
-        with recorded_outputs(model) as outputs, recorded_outputs(self._backbone()) as backbone_outputs:
+        backbone = self._causal_lm().base_model if self._tempered_head is not None else None
+        with recorded_outputs(model) as outputs, recorded_outputs(backbone) as backbone_outputs:
             result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         loss, logits_outputs = result if return_outputs else (result, None)
         fused = outputs[0]
@@ -166,7 +169,7 @@ class MathSFTTrainer(SFTTrainer):
         if self.args.num_attempts is not None or self.args.needs_whole_sequences:
             segments = self._segments(fused, inputs, step_ids)
         if not self._is_trl_loss:
-            hidden_states = backbone_outputs[0].last_hidden_state
+            hidden_states = backbone_outputs[0].last_hidden_state if backbone_outputs else None
             loss = self._objective_loss(fused, segments, hidden_states, inputs, num_items_in_batch)
         self._log_and_check(loss, segments)
         return (loss, logits_outputs) if return_outputs else loss
@@ -200,13 +203,14 @@ class MathSFTTrainer(SFTTrainer):
 
     def _log_and_check(self, loss: torch.Tensor, segments: Segments | None) -> None:
         """Log coverage, and stop all processes together at a loss that is not finite, which Trainer would hide."""
-        values = loss.detach().double().reshape(1)
+        values = loss.detach().reshape(1)
         if segments is not None and self.args.num_attempts is not None:
             attempts: Any = self.args.num_attempts
             if self.args.coverage_allocation == "uniform":
                 attempts = attempts / segments.siblings()
             live_weight = self.args.min_coverage_weight or LIVE_WEIGHT
-            values = torch.cat([values, coverage_sums(segments, attempts, live_weight)])
+            sums = coverage_sums(segments, attempts, live_weight)
+            values = torch.cat([values.to(sums), sums])
         gathered = self.accelerator.gather(values).view(-1, values.numel())
         if not math.isfinite(gathered[:, 0].sum().item()):
             raise NonFiniteLossError(
@@ -219,9 +223,6 @@ class MathSFTTrainer(SFTTrainer):
                 self._metrics[mode][name].append(value)
         if self._refill is not None and mode == "train":
             self._metrics[mode]["coverage/num_discarded"] = [self._refill.state.num_discarded]
-
-    def _backbone(self) -> torch.nn.Module:
-        return self._causal_lm().base_model
 
     def _causal_lm(self) -> Any:
         model = self.accelerator.unwrap_model(self.model)
@@ -277,7 +278,7 @@ class MathSFTTrainer(SFTTrainer):
         return self.accelerator.gather(torch.cat(weights))[: len(rows)].tolist()
 
     def _row_weights(self, rows: list[int]) -> torch.Tensor:
-        inputs = dict(self._prepare_inputs(self._refill._collate(rows)))
+        inputs = dict(self._prepare_inputs(self._refill.collate(rows)))
         step_ids = inputs.pop(STEP_IDS, None)
         fused = self.model_wrapped(**inputs, use_cache=False, fused_lm_head=True)
         segments = self._segments(fused, inputs, step_ids)
