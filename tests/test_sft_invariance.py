@@ -198,7 +198,7 @@ def test_steps_of_a_tokenizer_that_drops_the_leading_space(tmp_path):
     from trl_math.trainers.rows import step_ids
 
     class Words:
-        pieces = [" so", " it", " is", " done"]
+        pieces = (" so", " it", " is", " done")
 
         def decode(self, ids):
             return "".join(self.pieces[i] for i in ids).lstrip()
