@@ -5,8 +5,8 @@
         --model_name_or_path Qwen/Qwen2.5-Math-1.5B --dataset_name openai/gsm8k --dataset_config main \\
         --prompt_style chat_cot --objective coverage --num_attempts 64
 
-Without arguments it trains the embedded model on embedded problems, on a CPU if there is no GPU. The arguments are those
-of `trl-math sft`, which does the same with checks, resuming and recipes; this script is the short form to copy from.
+Without arguments it trains the embedded model on embedded problems, on a CPU if there is no GPU. The arguments are
+those of `trl-math sft`, which does the same with checks, resuming and recipes; this is the short form to copy from.
 """
 
 import sys

@@ -78,3 +78,18 @@ def test_neutral_on_conversations_and_text(tmp_path):
 
 def _known(circumstance):
     return {key: value for key, value in circumstance.items() if key != "max_truncated_fraction"}
+
+
+def test_neutral_with_a_formatting_function_and_a_stream(tmp_path):
+    """Columns of any name with a formatting function, rows in memory or streamed, are TRL's to format."""
+    from datasets import Dataset
+
+    rows = Dataset.from_dict({"q": [f"{i}+1" for i in range(16)], "a": [str(i + 1) for i in range(16)]})
+    for dataset in (rows, rows.to_iterable_dataset()):
+        both = [
+            trained(
+                tmp_path / str(is_plain), dataset, plain_trl=is_plain, formatting_func=lambda r: r["q"] + "=" + r["a"]
+            )
+            for is_plain in (True, False)
+        ]
+        assert history(both[0]) == history(both[1])

@@ -102,18 +102,18 @@ class MathSFTTrainer(SFTTrainer):
             }
         if not isinstance(dataset, Dataset):
             return dataset
-        check_columns(dataset, name, config.dataset_text_field, needs_steps=config.coverage_level == "step")
-        is_raw = (config.dataset_kwargs or {}).get("skip_prepare_dataset") or {"image", "images"} & set(
-            dataset.column_names
-        )
+        is_raw = (config.dataset_kwargs or {}).get("skip_prepare_dataset", False)
+        has_images = bool({"image", "images"} & set(dataset.column_names))
         needs_model = config.chat_template_path is not None and not os.path.isfile(config.chat_template_path)
-        if is_raw or needs_model or not isinstance(tokenizer, PreTrainedTokenizerBase):
+        if is_raw or has_images or needs_model or not isinstance(tokenizer, PreTrainedTokenizerBase):
             return dataset
         return self._checked_rows(dataset, tokenizer, config, formatting_func, name)
 
     def _checked_rows(
         self, dataset: Dataset, tokenizer: Any, config: MathSFTConfig, formatting_func: Any, name: str
     ) -> Dataset:
+        if formatting_func is None:
+            check_columns(dataset, name, config.dataset_text_field, needs_steps=config.coverage_level == "step")
         prepare_tokenizer(tokenizer, config)
         is_templated = "input_ids" not in dataset.column_names and formatting_func is None
         rows = tokenize_rows(dataset, tokenizer, config, formatting_func, name)
@@ -130,7 +130,6 @@ class MathSFTTrainer(SFTTrainer):
         if not isinstance(dataset, Dataset):  # a stream is TRL's to prepare; its rows cannot be counted
             return super()._prepare_dataset(dataset, processing_class, args, packing, formatting_func, dataset_name)
         if not is_ready:
-            check_columns(dataset, dataset_name, args.dataset_text_field, needs_steps=args.coverage_level == "step")
             dataset = self._checked_rows(dataset, processing_class, args, formatting_func, dataset_name)
         if packing and args.carried_columns:
             return pack_rows(dataset, args.carried_columns, args)
