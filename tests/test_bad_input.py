@@ -266,6 +266,6 @@ def test_run_folders(tmp_path):
     with pytest.raises(TrlMathError, match="not a run of trl-math"):
         open_run_folder(other, values)
     (other / "run.json").write_text('{"settings": ')
-    with pytest.raises(TrlMathError, match="cannot be read"):
+    with pytest.raises(TrlMathError, match="cannot be read as ours"):
         open_run_folder(other, values)
     assert json.loads((folder / "run.json").read_text())["is_finished"]

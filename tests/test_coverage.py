@@ -22,7 +22,7 @@ LOGPS = [
 # What the derivative is of: nothing here may be NaN or infinite.
 ENDS = [0.0, -5e-324, -1e-300, -1e-45, -1e-16, -745.0, -800.0, -1e5, -1e308]
 REAL_ATTEMPTS = [1e-200, 1e-15, 0.25, *ATTEMPTS, 1e9, 1e15, 1e300]
-TINY = 1e-290  # below this float64 has few digits, or none
+TINY = 1e-270  # below this (1-p)^N may have underflowed
 
 
 def exact(logp: float, attempts: float) -> tuple[mpmath.mpf, mpmath.mpf]:

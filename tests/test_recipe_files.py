@@ -126,7 +126,7 @@ def test_every_recipe_is_built_by_the_strict_loader(path):
             warnings.filterwarnings("ignore", message="`gradient_checkpointing", category=FutureWarning)
             arguments = build(values)
         assert arguments.training.output_dir == values["output_dir"]
-        launch_plan(arguments.header.get("accelerate_config"))
+        launch_plan(arguments.header.accelerate_config)
 
 
 @pytest.mark.parametrize("path", DCO, ids=stem)

@@ -13,30 +13,30 @@ from huggingface_hub import try_to_load_from_cache
 
 from trl_math.data.load import load_rows
 from trl_math.data.row_report import check_columns
-from trl_math.errors import TrlMathError
+from trl_math.errors import NotCachedError, TrlMathError
 from trl_math.launch import LaunchPlan
 from trl_math.models import cached_folder
 from trl_math.optional import check_installed
 from trl_math.plan import describe, num_update_steps, plan_memory
 from trl_math.preflight import check_attention, check_devices, check_launch, effective_batch, needed_packages
 from trl_math.recipes import SFTArguments
-from trl_math.run_folder import open_run_folder
+from trl_math.run_folder import MANIFEST, without_secrets
 
 
-def report(arguments: SFTArguments, plan: LaunchPlan | None, values: dict[str, Any]) -> str:
+def report(arguments: SFTArguments, plan: LaunchPlan | None) -> str:
     """Return the text of a dry run; raise what would stop the run on any machine."""
     if plan is not None:
         check_launch(arguments, plan)
     check_attention(arguments)
     rows, data_lines = _data(arguments)
-    missing = _missing_here(arguments, plan, uses_cpu=bool(values.get("use_cpu")))
+    missing = _missing_here(arguments, plan, uses_cpu=bool(arguments.given.get("use_cpu")))
     sections = {
-        "settings": _settings(values),
+        "settings (others are at their defaults)": _settings(without_secrets(arguments.given)),
         "data": data_lines,
         "batch and steps": _steps(arguments, plan, rows),
         "launch": _launch(plan),
-        "memory on each GPU (estimate)": _memory(arguments, plan, values),
-        "files": _files(arguments, plan, values),
+        "memory on each GPU (estimate)": _memory(arguments, plan),
+        "files": _files(arguments),
         "missing on this machine": missing or ["nothing"],
     }
     return "\n\n".join(f"{title}\n" + "\n".join(f"  {line}" for line in lines) for title, lines in sections.items())
@@ -51,10 +51,8 @@ def _data(arguments: SFTArguments) -> tuple[int | None, list[str]]:
     """Load the rows and check their columns, or say why they could not be."""
     data, training = arguments.data, arguments.training
     try:
-        train, evaluation = load_rows(data, training.seed, evaluates=training.eval_strategy != "no")
-    except TrlMathError as error:
-        if not _is_on_hub(data.dataset_name):
-            raise
+        train, evaluation = load_rows(data, training.seed, evaluates=arguments.evaluates)
+    except NotCachedError as error:
         return None, [f"{data.dataset_name}: not in the local cache, so its columns are not checked", f"({error})"]
     lines = []
     for name, rows in (("train", train), ("eval", evaluation)):
@@ -65,11 +63,6 @@ def _data(arguments: SFTArguments) -> tuple[int | None, list[str]]:
     shown = {key: first[key] for key in ("prompt", "completion", "messages", "text") if key in first}
     lines += [f"first {key}: {json.dumps(value, ensure_ascii=False)[:200]}" for key, value in shown.items()]
     return len(train), lines
-
-
-def _is_on_hub(name: str | list[str]) -> bool:
-    names = [name] if isinstance(name, str) else name
-    return any(not item.startswith("reasoning_gym:") and not Path(item.partition("?")[0]).suffix for item in names)
 
 
 def _steps(arguments: SFTArguments, plan: LaunchPlan | None, rows: int | None) -> list[str]:
@@ -97,14 +90,14 @@ def _launch(plan: LaunchPlan | None) -> list[str]:
     return [f"{plan.file}: {plan.kind}{stage}, {plan.num_processes} {device} on {plan.num_machines} machine(s)"]
 
 
-def _memory(arguments: SFTArguments, plan: LaunchPlan | None, values: dict[str, Any]) -> list[str]:
+def _memory(arguments: SFTArguments, plan: LaunchPlan | None) -> list[str]:
     config = model_config(arguments.model.model_name_or_path)
     if config is None:
         return [
             f"{arguments.model.model_name_or_path}: its config.json is not on this machine, so there is no estimate"
         ]
     try:
-        return describe(plan_memory(values, config, plan))
+        return describe(plan_memory(arguments.given, config, plan))
     except (KeyError, TypeError, ValueError) as error:
         return [f"no estimate for this kind of model ({error})"]
 
@@ -119,10 +112,11 @@ def model_config(name: str | None) -> dict[str, Any] | None:
     return json.loads(Path(path).read_text()) if isinstance(path, str | Path) else None
 
 
-def _files(arguments: SFTArguments, plan: LaunchPlan | None, values: dict[str, Any]) -> list[str]:
+def _files(arguments: SFTArguments) -> list[str]:
     folder = Path(arguments.training.output_dir)
-    is_finished = open_run_folder(folder, {**values, "effective_batch": effective_batch(arguments, plan)})
-    state = "finished already" if is_finished else "to be continued" if (folder / "run.json").exists() else "new"
+    state = "to be continued" if (folder / MANIFEST).exists() else "new"
+    if folder.is_dir() and state == "new" and any(folder.iterdir()):
+        state = "NOT EMPTY, and no run of trl-math: it will be refused"
     lines = [f"{folder} ({state}): run.json, README.md, the model and its tokenizer"]
     if arguments.training.save_strategy != "no":
         lines.append(f"{folder}/checkpoint-*: every {_interval(arguments.training)}")

@@ -3,6 +3,7 @@
     TrlMathError
       UsageError (ValueError)        what you asked for cannot work: a key, a value, a combination
         DataError                    the data set is not what the run needs
+          NotCachedError             it is on the hub, which cannot be reached
         RunFolderError               the output folder belongs to another run
       MissingPackageError (ImportError)   an optional package is needed and absent; the message names the extra
       NonFiniteLossError (ArithmeticError)   training produced a NaN or infinite loss
@@ -25,6 +26,10 @@ class UsageError(TrlMathError, ValueError):
 
 class DataError(UsageError):
     """The data set is not what the run needs."""
+
+
+class NotCachedError(DataError):
+    """A data set of the hub that is neither in the cache nor to be reached."""
 
 
 class RunFolderError(UsageError):

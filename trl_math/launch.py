@@ -43,10 +43,20 @@ def find_accelerate_config(name: str) -> Path:
 def launch_plan(name: str | None, num_processes: int | None = None) -> LaunchPlan | None:
     """Read an accelerate config by name or path; `num_processes` replaces the file's own number. None for no name."""
     if name is None:
+        if num_processes is not None:
+            raise UsageError(
+                "num_processes says how many to launch: it needs accelerate_config (ddp, zero2, zero3, ...)."
+            )
         return None
     file = find_accelerate_config(name)
     settings = yaml.safe_load(file.read_text()) or {}
     deepspeed = settings.get("deepspeed_config") or {}
+    if num_processes is not None and num_processes < 1:
+        raise UsageError(f"num_processes must be at least 1, got {num_processes}.")
+    if settings.get("distributed_type", "NO") == "NO" and (num_processes or 1) > 1:
+        raise UsageError(
+            f"{file.name} is for one process, so num_processes: {num_processes} needs another (ddp, ...)."
+        )
     return LaunchPlan(
         file=file,
         kind=str(settings.get("distributed_type", "NO")),

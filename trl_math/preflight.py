@@ -106,7 +106,8 @@ def check_launch(arguments: SFTArguments, plan: LaunchPlan) -> None:
 
 
 def effective_batch(arguments: SFTArguments, plan: LaunchPlan | None) -> int:
-    """Return how many rows one optimiser step sees, over all processes."""
-    processes = plan.num_processes if plan is not None else int(os.environ.get("WORLD_SIZE", "1"))
+    """Return how many rows one optimiser step sees, over all processes: those that run, or will be launched."""
+    is_to_be_launched = plan is not None and not is_launched()
+    processes = plan.num_processes if is_to_be_launched else int(os.environ.get("WORLD_SIZE", "1"))
     training = arguments.training
     return training.per_device_train_batch_size * training.gradient_accumulation_steps * processes

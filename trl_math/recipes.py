@@ -16,29 +16,44 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from trl_math.errors import UsageError, nearest
+from trl_math.errors import TrlMathError, UsageError, nearest
 
 
 # In a source tree the recipes lie beside the package, in an installed one inside it.
 ROOTS = (Path(__file__).parent.parent / "recipes", Path(__file__).parent / "recipe_files")
 
-# Keys for the command line itself; no dataclass takes them.
-HEADER = {
-    "command": "The trl-math command that the recipe is for.",
-    "description": "One line for `trl-math recipes`.",
-    "accelerate_config": "How to launch: a name under recipes/accelerate, or the path of an accelerate config file.",
-    "env": "Environment variables to set for the run, unless they are set already.",
-    "num_processes": "How many processes to launch, instead of the number in the accelerate config.",
-}
+
+@dataclasses.dataclass
+class Header:
+    """Keys for the command line itself."""
+
+    command: str = dataclasses.field(default="sft", metadata={"help": "The command that the recipe is for."})
+    description: str | None = dataclasses.field(default=None, metadata={"help": "One line for `trl-math recipes`."})
+    accelerate_config: str | None = dataclasses.field(
+        default=None,
+        metadata={"help": "How to launch: a name under recipes/accelerate, or the path of an accelerate config file."},
+    )
+    num_processes: int | None = dataclasses.field(
+        default=None, metadata={"help": "How many processes to launch, instead of the number in the launch file."}
+    )
+    env: dict[str, Any] | None = dataclasses.field(
+        default=None, metadata={"help": "Environment variables to set for the run, unless they are set already."}
+    )
 
 
 class SFTArguments(NamedTuple):
     """A recipe in typed form."""
 
+    header: Header
     data: Any  # DataArguments
     training: Any  # MathSFTConfig
     model: Any  # trl.ModelConfig
-    header: dict[str, Any]
+    given: dict[str, Any]  # what was set to other than its default, converted
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether the run needs evaluation rows."""
+        return self.training.eval_strategy != "no" or bool(self.training.eval_on_start)
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -55,11 +70,11 @@ class _StrictLoader(yaml.SafeLoader):
 def read_recipe(path: str | Path) -> dict[str, Any]:
     """Read a recipe file, or a recipe of this repository by its name under `recipes/` (with or without `.yaml`)."""
     file = find_recipe(path)
-    with open(file, encoding="utf-8") as stream:
-        try:
+    try:
+        with open(file, encoding="utf-8") as stream:
             values = yaml.load(stream, Loader=_StrictLoader)
-        except yaml.YAMLError as error:
-            raise UsageError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise UsageError(f"{file} must be a mapping of keys to values.")
     return values
@@ -87,7 +102,7 @@ def recipe_name(path: Path) -> str:
 
 
 def parse_flags(flags: Iterable[str]) -> dict[str, Any]:
-    """Turn `--key value`, `--key=value` and bare `--key` (true) into values, read as YAML reads them."""
+    """Turn `--key value`, `--key=value`, `--key a b` (a list) and bare `--key` (true) into values, still as text."""
     values: dict[str, Any] = {}
     key = None
     for word in flags:
@@ -96,21 +111,14 @@ def parse_flags(flags: Iterable[str]) -> dict[str, Any]:
             key = key.replace("-", "_")
             if key in values:
                 raise UsageError(f"--{key} is given twice.")
-            values[key] = _scalar(text) if has_value else []
+            values[key] = text if has_value else []
         elif key is None:
             raise UsageError(f"Unexpected word {word!r}: settings are given as --key value.")
         elif not isinstance(values[key], list):
             raise UsageError(f"Unexpected word {word!r} after --{key}.")
         else:
-            values[key].append(_scalar(word))
+            values[key].append(word)
     return {key: _unwrap(value) for key, value in values.items()}
-
-
-def _scalar(text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
 
 
 def _unwrap(value: Any) -> Any:
@@ -119,63 +127,101 @@ def _unwrap(value: Any) -> Any:
     return True if not value else value[0] if len(value) == 1 else value
 
 
-def build_sft(values: Mapping[str, Any]) -> SFTArguments:
-    """Build the typed arguments of the `sft` command; raise a `UsageError` for any key or value that has no place."""
+def build_sft(values: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> SFTArguments:
+    """Build the typed arguments of the `sft` command; raise a `UsageError` for any key or value that has no place.
+
+    `overrides` are training settings that count as not given: what a machine needs to look at a recipe for another.
+    """
     from trl import ModelConfig  # noqa: PLC0415 - heavy
 
     from trl_math.data.load import DataArguments  # noqa: PLC0415 - heavy
     from trl_math.trainers.sft_config import MathSFTConfig  # noqa: PLC0415 - heavy
 
-    consumers = {"data": DataArguments, "training": MathSFTConfig, "model": ModelConfig}
+    consumers = {"header": Header, "data": DataArguments, "training": MathSFTConfig, "model": ModelConfig}
     parts = split_values(values, consumers)
-    training = _build(MathSFTConfig, parts["training"])
-    return SFTArguments(
-        _build(DataArguments, parts["data"]), training, _build(ModelConfig, parts["model"]), parts["header"]
-    )
+    given = {
+        key: value
+        for name, consumer in consumers.items()
+        for key, value in parts[name].items()
+        if value != _default(consumer, key)
+    }
+    parts["training"] |= overrides or {}
+    return SFTArguments(*(_build(consumer, parts[name]) for name, consumer in consumers.items()), given)
+
+
+def look_at_sft(values: Mapping[str, Any]) -> SFTArguments:
+    """Build the arguments to look at them, also those of a recipe for GPUs on a machine that has none."""
+    import torch  # noqa: PLC0415 - heavy
+
+    return build_sft(values, {} if torch.cuda.is_available() else {"use_cpu": True, "tf32": None})
+
+
+def _default(consumer: type, key: str) -> Any:
+    field = next(field for field in dataclasses.fields(consumer) if field.name == key)
+    has_factory = field.default_factory is not dataclasses.MISSING
+    return field.default_factory() if has_factory else field.default
 
 
 def split_values(values: Mapping[str, Any], consumers: Mapping[str, type]) -> dict[str, dict[str, Any]]:
     """Give every key to the dataclass that has it, with its value converted to the field's type."""
-    parts: dict[str, dict[str, Any]] = {"header": {}, **{name: {} for name in consumers}}
+    parts: dict[str, dict[str, Any]] = {name: {} for name in consumers}
     hints = {name: typing.get_type_hints(consumer) for name, consumer in consumers.items()}
     fields = {
         name: {field.name for field in dataclasses.fields(consumer) if field.init}
         for name, consumer in consumers.items()
     }
     for key, value in values.items():
-        owner = "header" if key in HEADER else next((name for name in consumers if key in fields[name]), None)
+        owner = next((name for name in consumers if key in fields[name]), None)
         if owner is None:
-            known = set(HEADER).union(*fields.values())
-            raise UsageError(f"Unknown key {key!r}.{nearest(str(key), sorted(known))}")
-        parts[owner][key] = value if owner == "header" else convert(key, value, hints[owner][key])
+            raise UsageError(f"Unknown key {key!r}.{nearest(str(key), sorted(set().union(*fields.values())))}")
+        parts[owner][key] = convert(key, value, hints[owner][key])
     return parts
 
 
 def convert(key: str, value: Any, hint: Any) -> Any:
-    """Return `value` as the field's type, or raise a `UsageError`. YAML reads 1e-5 as text and 3 as a whole number."""
+    """Return `value` as the field's type, or raise a `UsageError`.
+
+    Text (from a flag, or what YAML takes for text, such as 1e-5) is read as the field's type; `no` for a field of text
+    is the word and not false.
+    """
     options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     kinds = tuple(typing.get_origin(option) or option for option in options)
+    exact = tuple(kind for kind in kinds if isinstance(kind, type) and kind is not type(None))
+    if isinstance(value, str):
+        value = _read_text(value, kinds)
+    if isinstance(value, bool) and str in kinds and bool not in kinds:
+        value = "yes" if value else "no"
     if value is None and type(None) in kinds:
         return None
-    if isinstance(value, bool) and bool not in kinds and not {str, Any} & set(kinds):
-        raise UsageError(f"{key} must be {_names(kinds)}, got {value!r}.")
-    exact = tuple(kind for kind in kinds if isinstance(kind, type))
-    if not exact or len(exact) < len(kinds) or isinstance(value, exact):
+    is_wrong_bool = isinstance(value, bool) and bool not in kinds
+    if not exact or Any in kinds or (isinstance(value, exact) and not is_wrong_bool):
         return value
-    if float in kinds and isinstance(value, int):
+    if float in kinds and isinstance(value, int) and not is_wrong_bool:
         return float(value)
-    if isinstance(value, str) and {int, float} & set(kinds):
-        for kind in (int, float):
-            try:
-                if kind in kinds:
-                    return kind(value)
-            except ValueError:
-                continue
     if str in kinds and isinstance(value, int | float):
         return str(value)
     if list in kinds and isinstance(value, str):
         return [value]
     raise UsageError(f"{key} must be {_names(kinds)}, got {value!r}.")
+
+
+def _read_text(text: str, kinds: tuple[Any, ...]) -> Any:
+    """Read text as a value of one of `kinds`, as far as it is one."""
+    for kind in (int, float):
+        if kind in kinds:
+            try:
+                return kind(text)
+            except ValueError:
+                continue
+    if text in ("null", "~") and type(None) in kinds:
+        return None
+    try:
+        parsed = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    is_structure = isinstance(parsed, dict | list) and {dict, list} & set(kinds)
+    is_flag = isinstance(parsed, bool) and bool in kinds
+    return parsed if is_structure or is_flag or (str not in kinds and not isinstance(parsed, str)) else text
 
 
 def _names(kinds: tuple[Any, ...]) -> str:
@@ -185,9 +231,9 @@ def _names(kinds: tuple[Any, ...]) -> str:
 def _build(kind: type, values: dict[str, Any]) -> Any:
     try:
         return kind(**values)
+    except TrlMathError:
+        raise
     except (ValueError, TypeError, ImportError) as error:
-        if isinstance(error, UsageError):
-            raise
         if "bf16/gpu" in str(error):
             raise UsageError(
                 "There is no GPU here that trains in bf16 (TRL's default). On a CPU set use_cpu: true, and bf16: "

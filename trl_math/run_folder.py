@@ -5,7 +5,7 @@ another configuration is refused, so that nothing is overwritten or mixed.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ IMMATERIAL = {
     "dataset_num_proc",
     "description",
     "disable_tqdm",
-    "env",
     "gradient_accumulation_steps",
     "logging_first_step",
     "logging_steps",
@@ -35,16 +34,25 @@ IMMATERIAL = {
     "project",
     "push_to_hub",
     "report_to",
+    "resume_from_checkpoint",
     "run_name",
     "save_total_limit",
     "trackio_space_id",
 }
 
 
+def without_secrets(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that may be written and printed: no access tokens, no environment variables."""
+    tokens = {key for key in settings if key.endswith("_token") and key not in ("eos_token", "pad_token")}
+    return {key: value for key, value in settings.items() if key not in tokens | {"env"}}
+
+
 def open_run_folder(folder: Path, values: dict[str, Any]) -> bool:
     """Check that `folder` may hold the run that `values` describes; return whether that run is already finished."""
     manifest = folder / MANIFEST
-    if not folder.exists() or not any(folder.iterdir()):
+    if folder.exists() and not folder.is_dir():
+        raise RunFolderError(f"output_dir {folder} is a file: choose another.")
+    if not folder.exists() or all(path.suffix == ".part" for path in folder.iterdir()):
         return False
     if not manifest.exists():
         raise RunFolderError(
@@ -53,8 +61,10 @@ def open_run_folder(folder: Path, values: dict[str, Any]) -> bool:
         )
     try:
         run = json.loads(manifest.read_text())
+        if not isinstance(run, dict) or not isinstance(run.get("settings"), dict):
+            raise ValueError("not one of ours")
     except ValueError:
-        raise RunFolderError(f"{manifest} cannot be read; choose another output_dir.") from None
+        raise RunFolderError(f"{manifest} cannot be read as ours; choose another output_dir.") from None
     before, now = _material(run["settings"]), _material(values)
     if before != now:
         keys = sorted(key for key in before | now if before.get(key) != now.get(key))
@@ -68,6 +78,7 @@ def open_run_folder(folder: Path, values: dict[str, Any]) -> bool:
 @contextmanager
 def hold_run_folder(folder: Path) -> Iterator[None]:
     """Keep other processes out of a run's folder while it is open; the system lets go when this process ends."""
+    folder = folder.resolve()
     path = folder.with_name(f".{folder.name}.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
@@ -84,12 +95,14 @@ def hold_run_folder(folder: Path) -> Iterator[None]:
 def write_manifest(folder: Path, values: dict[str, Any], *, is_finished: bool, **facts: Any) -> None:
     """Write `run.json`, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"is_finished": is_finished, "settings": values, **facts}, indent=1, default=str)
+    text = json.dumps(
+        {"is_finished": is_finished, "settings": without_secrets(values), **facts}, indent=1, default=str
+    )
     temporary = folder / f"{MANIFEST}.part"
     temporary.write_text(text + "\n")
     temporary.replace(folder / MANIFEST)
 
 
 def _material(values: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in values.items() if key not in IMMATERIAL}
+    kept = {key: value for key, value in without_secrets(values).items() if key not in IMMATERIAL}
     return json.loads(json.dumps(kept, default=str))  # as it looks after a trip through the file

@@ -5,6 +5,7 @@ launch, attention kernels, reporting) is replaced. Flags of the command line ove
 """
 
 import json
+import os
 import random
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ REPLACED: dict[str, Any] = {
     "attn_implementation": "sdpa",
     "dtype": "bfloat16",
     "accelerate_config": None,
+    "num_processes": None,
     "use_cpu": True,
     "bf16": False,
     "fp16": False,
@@ -30,6 +32,11 @@ REPLACED: dict[str, Any] = {
     "logging_steps": 1,
     "warmup_steps": 0,
     "eval_strategy": "no",
+    "eval_on_start": False,
+    "eval_dataset_name": None,
+    "max_eval_rows": None,
+    "load_best_model_at_end": False,
+    "metric_for_best_model": None,
     "save_strategy": "no",
     "report_to": "none",
     "push_to_hub": False,
@@ -47,7 +54,9 @@ def smoke_values(values: dict[str, Any], name: str) -> dict[str, Any]:
     folder = Path("runs", "smoke", f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
     while folder.exists():  # two within a second
         folder = folder.with_name(folder.name + "x")
-    rows = write_rows(folder.with_suffix(".jsonl"))
+    # Processes that this one launches smoke in the same folder.
+    folder = Path(os.environ.setdefault("TRL_MATH_SMOKE_FOLDER", str(folder)))
+    rows = write_rows(folder.parent / "rows.jsonl")
     accumulation = min(int(values.get("gradient_accumulation_steps", 1)), 2)
     length = values.get("max_length", 1024)
     return {
@@ -64,7 +73,8 @@ def write_rows(path: Path) -> Path:
     """Write sums with answers, solutions, steps, proof states and ready prompts: something for every prompt style."""
     path.parent.mkdir(parents=True, exist_ok=True)
     generator = random.Random(0)
-    with open(path, "w", encoding="utf-8") as file:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with open(temporary, "w", encoding="utf-8") as file:
         for index in range(NUM_ROWS):
             a, b, c = (generator.randint(2, 99) for _ in range(3))
             steps = [
@@ -85,4 +95,5 @@ def write_rows(path: Path) -> Path:
                 "completion": "".join(steps),
             }
             file.write(json.dumps(row) + "\n")
+    temporary.replace(path)
     return path

@@ -24,10 +24,10 @@ def run(argv: list[str]) -> int:
     options, flags = parser.parse_known_args(argv)
 
     from trl_math.doctor import examine
-    from trl_math.recipes import parse_flags, read_recipe
+    from trl_math.recipes import look_at_sft, parse_flags, read_recipe
 
-    recipe = (read_recipe(options.config) if options.config else {}) | parse_flags(flags)
-    findings = examine(recipe)
+    values = (read_recipe(options.config) if options.config else {}) | parse_flags(flags)
+    findings = examine(look_at_sft(values).given if values else {})
     if options.json:
         print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=1))
     else:

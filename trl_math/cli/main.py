@@ -45,7 +45,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"trl-math {__version__}")
         return 0
     command, *rest = words
-    is_debug = "--debug" in rest
+    if "--debug" in rest:
+        os.environ["TRL_MATH_DEBUG"] = "1"  # processes that this one launches inherit it
+    is_debug = "TRL_MATH_DEBUG" in os.environ
     rest = [word for word in rest if word != "--debug"]
     try:
         if command not in COMMANDS:

@@ -6,9 +6,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trl_math.errors import RunFolderError, UsageError
+from trl_math.errors import DataError, RunFolderError, UsageError
 from trl_math.launch import LaunchPlan, is_launched, is_main_process, launch_plan, relaunch
-from trl_math.recipes import SFTArguments, build_sft, parse_flags, read_recipe, recipe_name
+from trl_math.recipes import SFTArguments, build_sft, convert, look_at_sft, parse_flags, read_recipe, recipe_name
 from trl_math.run_folder import hold_run_folder, open_run_folder, write_manifest
 from trl_math.smoke import smoke_values
 
@@ -43,21 +43,21 @@ def run(argv: list[str]) -> int:
         return 0
     request = read_request(argv)
     _set_environment(request)
-    arguments = build_sft(_for_this_machine(request.values) if request.is_dry_run else request.values)
-    plan = launch_plan(arguments.header.get("accelerate_config"), arguments.header.get("num_processes"))
+    arguments = look_at_sft(request.values) if request.is_dry_run else build_sft(request.values)
+    plan = launch_plan(arguments.header.accelerate_config, arguments.header.num_processes)
     if request.is_dry_run:
         from trl_math.dry_run import report
 
-        print(report(arguments, plan, request.values))
+        print(report(arguments, plan))
         return 0
-    return train(arguments, plan, request, argv)
+    return train(arguments, plan, argv)
 
 
 def read_request(argv: list[str]) -> Request:
     """Merge the recipe file, the flags and the smoke settings."""
     flags = parse_flags(argv)
-    options = {name: bool(flags.pop(name, False)) for name in ("dry_run", "smoke")}
-    file = flags.pop("config", None)
+    options = {name: convert(name, flags.pop(name, False), bool) for name in ("dry_run", "smoke")}
+    file = convert("config", flags.pop("config", None), str | None)
     values = read_recipe(file) if file is not None else {}
     if values.get("command", "sft") != "sft":
         raise UsageError(f"{file} is a recipe for `trl-math {values['command']}`, not for sft.")
@@ -68,23 +68,32 @@ def read_request(argv: list[str]) -> Request:
     return Request(values, name, options["dry_run"], options["smoke"])
 
 
-def train(arguments: SFTArguments, plan: LaunchPlan | None, request: Request, argv: list[str]) -> int:
+def train(arguments: SFTArguments, plan: LaunchPlan | None, argv: list[str]) -> int:
     """Check, launch if the recipe says so, train, save."""
-    from trl_math.data.load import load_rows
+    from trl_math.data.load import digest, load_rows
     from trl_math.preflight import check_before_model, effective_batch
 
     check_before_model(arguments, plan)
+    train_rows, eval_rows = load_rows(arguments.data, arguments.training.seed, evaluates=arguments.evaluates)
+    settings = {
+        **arguments.given,
+        "effective_batch": effective_batch(arguments, plan),
+        "data": digest(train_rows),
+    }
     folder = Path(arguments.training.output_dir)
-    settings = {**request.values, "effective_batch": effective_batch(arguments, plan)}
-    if is_main_process() and open_run_folder(folder, settings):
-        print(f"{folder} is finished: nothing to do. For another run choose another output_dir.")
-        return 0
-    evaluates = arguments.training.eval_strategy != "no"
-    train_rows, eval_rows = load_rows(arguments.data, arguments.training.seed, evaluates=evaluates)
-    if plan is not None and not is_launched():
-        relaunch(plan, "sft", argv)
-    with hold_run_folder(folder) if is_main_process() else nullcontext():
-        trainer = make_trainer(arguments, train_rows, eval_rows)
+    is_to_launch = plan is not None and not is_launched()
+    with hold_run_folder(folder) if is_main_process() and not is_to_launch else nullcontext():
+        if open_run_folder(folder, settings):
+            if is_main_process():
+                print(f"{folder} is finished: nothing to do. For another run choose another output_dir.")
+            return 0
+        model = find_model(arguments)
+        if is_to_launch:
+            assert plan is not None
+            check_rows_alone(arguments, model, train_rows, eval_rows)
+            relaunch(plan, "sft", argv)
+        trainer = make_trainer(arguments, model, train_rows, eval_rows)
+        check_processes(trainer.accelerator.num_processes, plan)
         if trainer.is_world_process_zero():
             write_manifest(folder, settings, is_finished=False, versions=_versions())
         trainer.train(resume_from_checkpoint=_resume_from(folder, arguments))
@@ -92,11 +101,51 @@ def train(arguments: SFTArguments, plan: LaunchPlan | None, request: Request, ar
     return 0
 
 
-def make_trainer(arguments: SFTArguments, train_rows: Any, eval_rows: Any) -> Any:
+def find_model(arguments: SFTArguments) -> str:
+    """Return what to load the model from, after making sure that there is one."""
+    from transformers import AutoConfig
+
+    from trl_math.models import resolve_model
+
+    name = resolve_model(arguments.model.model_name_or_path)
+    trusts = arguments.training.trust_remote_code
+    try:
+        AutoConfig.from_pretrained(name, revision=arguments.model.model_revision, trust_remote_code=trusts)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"There is no model {name!r}: {' '.join(str(error).split())}") from error
+    return name
+
+
+def check_rows_alone(arguments: SFTArguments, model: str, train_rows: Any, eval_rows: Any) -> None:
+    """Check the rows before processes are launched, so that a mistake is said once and by this program."""
+    from transformers import AutoTokenizer
+
+    from trl_math.trainers.rows import ready_rows
+
+    training = arguments.training
+    if training.chat_template_path is not None:  # it may need the model; the trainer checks its rows
+        return
+    tokenizer = AutoTokenizer.from_pretrained(
+        model, revision=arguments.model.model_revision, trust_remote_code=training.trust_remote_code
+    )
+    for name, rows in (("train", train_rows), ("eval", eval_rows)):
+        if rows is not None:
+            ready_rows(rows, tokenizer, training, None, name)
+
+
+def check_processes(num_processes: int, plan: LaunchPlan | None) -> None:
+    """Raise if a launch came out with another number of processes than its file says."""
+    if plan is not None and num_processes != plan.num_processes:
+        raise UsageError(
+            f"{plan.file.name} asks for {plan.num_processes} processes and {num_processes} run: launch as it says, or "
+            f"pass --num_processes {num_processes}."
+        )
+
+
+def make_trainer(arguments: SFTArguments, name: str, train_rows: Any, eval_rows: Any) -> Any:
     """Build the trainer as TRL's own script does, with our objective."""
     from trl import get_peft_config, get_quantization_config
 
-    from trl_math.models import resolve_model
     from trl_math.trainers import MathSFTTrainer
 
     model, training = arguments.model, arguments.training
@@ -107,7 +156,7 @@ def make_trainer(arguments: SFTArguments, train_rows: Any, eval_rows: Any) -> An
         **(training.model_init_kwargs or {}),
     }
     trainer = MathSFTTrainer(
-        model=resolve_model(model.model_name_or_path),
+        model=name,
         args=training,
         train_dataset=train_rows,
         eval_dataset=eval_rows,
@@ -120,6 +169,8 @@ def make_trainer(arguments: SFTArguments, train_rows: Any, eval_rows: Any) -> An
 
 def finish(trainer: Any, folder: Path, settings: dict[str, Any]) -> None:
     """Save model, tokenizer and card, and mark the run as finished last."""
+    if trainer.state.global_step == 0:
+        raise DataError("Not one optimiser step was taken, so there is nothing to save: are all examples discarded?")
     trainer.save_model(str(folder))
     trainer.save_state()
     trainer.create_model_card(model_name=folder.name)
@@ -135,8 +186,11 @@ def finish(trainer: Any, folder: Path, settings: dict[str, Any]) -> None:
 def _resume_from(folder: Path, arguments: SFTArguments) -> str | None:
     from trl_math.trainers.checkpoints import last_complete_checkpoint, list_checkpoints
 
-    if arguments.training.resume_from_checkpoint:
-        return arguments.training.resume_from_checkpoint
+    given = arguments.training.resume_from_checkpoint
+    if given and str(given).lower() != "true":
+        if not Path(given, "trainer_state.json").exists():
+            raise UsageError(f"resume_from_checkpoint: {given} is no checkpoint.")
+        return given
     checkpoint = last_complete_checkpoint(folder)
     if checkpoint is None and arguments.training.save_only_model and list_checkpoints(folder):
         raise RunFolderError(
@@ -149,9 +203,7 @@ def _resume_from(folder: Path, arguments: SFTArguments) -> str | None:
 
 
 def _set_environment(request: Request) -> None:
-    variables = request.values.get("env") or {}
-    if not isinstance(variables, dict):
-        raise UsageError(f"env must be a mapping of names to values, got {variables!r}.")
+    variables = convert("env", request.values.get("env"), dict | None) or {}
     for name, value in variables.items():
         os.environ.setdefault(name, str(value))
     if not request.is_dry_run:
@@ -162,15 +214,6 @@ def _set_environment(request: Request) -> None:
     if os.environ.get("TRL_MATH_OWN_PROCESS") == str(os.getpid()):
         for package in ("peft", "bitsandbytes"):
             sys.modules.setdefault(package, None)  # type: ignore[arg-type]
-
-
-def _for_this_machine(values: dict[str, Any]) -> dict[str, Any]:
-    """Let a recipe for GPUs be checked on a machine that has none, where its precision settings would be refused."""
-    import torch
-
-    if torch.cuda.is_available() or values.get("use_cpu"):
-        return values
-    return {**{key: value for key, value in values.items() if key != "tf32"}, "use_cpu": True}
 
 
 def _versions() -> dict[str, str]:
@@ -185,13 +228,14 @@ def _help() -> str:
     from trl import SFTConfig
 
     from trl_math.data.load import DataArguments
-    from trl_math.recipes import HEADER
+    from trl_math.recipes import Header
     from trl_math.trainers import MathSFTConfig
 
     inherited = {field.name for field in dataclasses.fields(SFTConfig)}
     ours = [field for field in dataclasses.fields(MathSFTConfig) if field.name not in inherited]
-    lines = [f"  --{name}: {text}" for name, text in HEADER.items() if name not in ("command", "description")]
-    for field in [*dataclasses.fields(DataArguments), *ours]:
+    header = [field for field in dataclasses.fields(Header) if field.name not in ("command", "description")]
+    lines = []
+    for field in [*header, *dataclasses.fields(DataArguments), *ours]:
         default = "" if field.default is None else f" [{field.default}]"
         lines.append(f"  --{field.name}{default}: {field.metadata['help']}")
     return HELP.format(ours="\n".join(lines)).rstrip()

@@ -1,14 +1,17 @@
 """From the data keys of a recipe to the rows that are trained on and evaluated on."""
 
 import dataclasses
+import hashlib
+import json
 import logging
+from pathlib import Path
 
 import datasets
 
 from trl_math.data.problems import to_problems, without_problems
-from trl_math.data.prompts import to_sft, without_gaps
+from trl_math.data.prompts import PROMPT_STYLES, to_sft, without_gaps
 from trl_math.data.sources import load_source
-from trl_math.errors import DataError, UsageError
+from trl_math.errors import DataError, UsageError, pick
 
 
 logger = logging.getLogger(__name__)
@@ -52,6 +55,8 @@ class DataArguments:
     max_eval_rows: int | None = dataclasses.field(default=None, metadata={"help": "Evaluate on this many rows only."})
 
     def __post_init__(self) -> None:
+        if self.prompt_style is not None:
+            pick("prompt style", self.prompt_style, PROMPT_STYLES)
         for name in ("max_train_rows", "max_eval_rows"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -65,7 +70,7 @@ def load_rows(
     if not arguments.dataset_name:
         raise UsageError("Which data? Set dataset_name (a hub name, a JSONL or Parquet file, or reasoning_gym:...).")
     names = [arguments.dataset_name] if isinstance(arguments.dataset_name, str) else arguments.dataset_name
-    rows = _read(names, arguments.dataset_train_split, arguments)
+    rows = _read(names, arguments.dataset_train_split, arguments, arguments.dataset_config)
     if arguments.exclude_dataset is not None:
         if arguments.prompt_style in NOT_PROBLEMS:
             raise UsageError("exclude_dataset compares problems, so it needs a prompt_style that reads problems.")
@@ -74,16 +79,29 @@ def load_rows(
         logger.warning("%d rows are in %s and were left out.", num_removed, arguments.exclude_dataset)
     train = _to_rows(rows, arguments.prompt_style, arguments.max_train_rows, seed, "train")
     if not evaluates:
+        if arguments.eval_dataset_name or arguments.max_eval_rows:
+            raise UsageError("eval_dataset_name and max_eval_rows need an eval_strategy: steps or epoch.")
         return train, None
-    names = [arguments.eval_dataset_name] if arguments.eval_dataset_name else names
-    held_out = _read(names, arguments.dataset_test_split, arguments)
+    if arguments.eval_dataset_name:
+        held_out = _read([arguments.eval_dataset_name], arguments.dataset_test_split, arguments)
+    else:
+        held_out = _read(names, arguments.dataset_test_split, arguments, arguments.dataset_config)
     return train, _to_rows(held_out, arguments.prompt_style, arguments.max_eval_rows, seed, "eval")
 
 
-def _read(names: list[str], split: str, arguments: DataArguments) -> datasets.Dataset:
+def digest(rows: datasets.Dataset) -> str:
+    """Return a short hash of the rows' content and order, to know them again when a run goes on."""
+    sha = hashlib.sha256()
+    for row in rows:
+        sha.update(json.dumps(row, sort_keys=True, default=str).encode())
+    return f"{len(rows)} rows, {sha.hexdigest()[:16]}"
+
+
+def _read(names: list[str], split: str, arguments: DataArguments, config: str | None = None) -> datasets.Dataset:
     parts = []
     for name in names:
-        rows = load_source(name, split, arguments.dataset_config)
+        # One file is one split, whatever split would be read of a data set.
+        rows = load_source(name, "train" if Path(name).is_file() else split, config)
         parts.append(rows if arguments.prompt_style in NOT_PROBLEMS else to_problems(rows, name))
     return datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
 

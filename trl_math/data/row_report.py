@@ -44,6 +44,12 @@ def check_columns(dataset: Dataset, name: str, text_field: str = "text", *, need
             f"The {name} data set has no columns to train on. {found} Needed, one of: {formats}. A prompt_style makes "
             "such rows of problems."
         )
+    for column in sorted(columns & {"prompt", "completion", "messages", "steps", text_field}):
+        holes = [index for index, value in enumerate(dataset[column]) if value is None]
+        if holes:
+            raise DataError(f"{len(holes)} rows of the {name} data set have no {column}, the first is row {holes[0]}.")
+        if column in ("prompt", "completion", text_field) and not isinstance(dataset[0][column], str | list):
+            raise DataError(f"Column {column} of the {name} data set holds {dataset[0][column]!r}, which is not text.")
     if needs_steps and not columns & {"steps", STEP_IDS}:
         raise DataError(
             "coverage_level: step needs a column 'steps' (the completion cut into a list of texts) in the "

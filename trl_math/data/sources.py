@@ -15,7 +15,7 @@ import datasets
 
 from trl_math.data.files import SUFFIXES, load_path
 from trl_math.data.generators import PREFIX, load_generator
-from trl_math.errors import DataError, UsageError, nearest
+from trl_math.errors import NotCachedError, UsageError, nearest
 
 
 # File names that say nothing about what is in the file.
@@ -60,7 +60,7 @@ def _load_hub(name: str, split: str, config: str | None) -> datasets.Dataset:
     except (OSError, ValueError) as error:
         # The first line says what is wrong (no network, no such data set, split or config); the rest is its context.
         reason = str(error).strip().split("\n")[0].rstrip(".")
-        raise DataError(
+        raise NotCachedError(
             f"Cannot load {name!r} (config {config}, split {split}) from the Hugging Face hub: {reason}. Check the "
             "name and the network (is HF_HUB_OFFLINE set?), or give a local .jsonl, .json or .parquet file."
         ) from error

@@ -110,14 +110,8 @@ def _over_attempts(axis: Any, groups: dict[int, list[CoverageRun]], colours: dic
     for name, values in lines.items():
         axis.plot(attempts, values, color=colours[name], lw=2)
     middle = len(attempts) // 3
-    axis.annotate(
-        "frontier",
-        (attempts[middle], frontier[middle]),
-        (-10, 8),
-        textcoords="offset points",
-        ha="right",
-        color="#9A7B1E",
-    )
+    place = {"xytext": (-9, 5), "textcoords": "offset points", "ha": "right", "va": "bottom"}
+    axis.annotate("frontier:\nthe best at each k", (attempts[middle], frontier[middle]), **place, color="#8A6D14")
     epoch = next(iter(groups.values()))[0].epochs[-1]
     axis.set(title=f"pass@k after {epoch} epochs", xlabel="k, attempts at each problem", ylim=(0, 100))
     axis.set_xscale("log", base=2)
@@ -173,7 +167,7 @@ def _share(values: np.ndarray) -> str:
 
 def _path(axis: Any, groups: dict[int, list[CoverageRun]], colours: dict[int, str]) -> None:
     """Each loss' way through (pass@1, pass@64): a dot at each third of training, the last one larger."""
-    furthest = 0.0
+    furthest, ends = 0.0, []
     for name, group in groups.items():
         every = max(1, len(group[0].epochs) // PATH_POINTS)  # fewer points, less jitter, and always the last one
         ones, many = (curves(group, k).mean(axis=0)[::-1][::every][::-1] for k in (1, PEAK_ATTEMPTS))
@@ -181,14 +175,37 @@ def _path(axis: Any, groups: dict[int, list[CoverageRun]], colours: dict[int, st
         axis.plot(ones, many, color=colours[name], lw=2)
         axis.scatter(ones[thirds], many[thirds], s=22, color=colours[name], edgecolor="white", zorder=3)
         axis.scatter(ones[-1:], many[-1:], s=70, color=colours[name], edgecolor="white", zorder=3)
-        place = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
-        axis.annotate(loss_name(name), (ones[-1], many[-1]), **place, color=colours[name], weight="bold", fontsize=8.5)
         furthest = max(furthest, ones.max())
+        ends.append((ones, many, loss_name(name), colours[name]))
     axis.set(title="What each loss gains and gives up", xlabel="pass@1", ylabel=f"pass@{PEAK_ATTEMPTS}")
-    axis.set(xlim=(0, 1.25 * furthest), ylim=(0, 100))
+    axis.set(xlim=(0, 1.2 * furthest), ylim=(0, 100))
+    for ones, many, name, colour in ends:
+        _name_end(axis, ones / (1.2 * furthest), many / 100, name, colour)
     axis.text(0.98, 0.03, "dots: a third, two thirds, all of training", **_corner(axis), color=GREY, fontsize=8)
     _percent(axis.xaxis, steps=5)
     _percent(axis.yaxis)
+
+
+def _name_end(axis: Any, across: np.ndarray, up: np.ndarray, name: str, colour: str) -> None:
+    """Write a path's name beyond its end, on the side where it was heading; coordinates are shares of the axes."""
+    heading = np.array([across[-1] - across[-4:].mean(), up[-1] - up[-4:].mean()])
+    is_level = abs(heading[0]) >= abs(heading[1])
+    side = np.sign(heading[0] if is_level else heading[1]) or 1.0
+    halo = importlib.import_module("matplotlib.patheffects").withStroke(linewidth=3, foreground="white")
+    axis.annotate(
+        name,
+        (across[-1], up[-1]),
+        xycoords="axes fraction",
+        xytext=(9 * side, 0) if is_level else (0, 13 * side),
+        textcoords="offset points",
+        ha=("left" if side > 0 else "right") if is_level else "center",
+        va="center",
+        color=colour,
+        weight="bold",
+        fontsize=8.5,
+        path_effects=[halo],
+        zorder=4,
+    )
 
 
 def _corner(axis: Any) -> dict[str, Any]:

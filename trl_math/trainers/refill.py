@@ -33,6 +33,7 @@ class RefillState:
     epoch: int = 0  # what the Trainer calls the epoch
     epoch_steps: int = 0  # optimiser steps taken in it
     live_in_pass: int = 0  # survivors of the current walk
+    num_rows: int = 0  # of the data set that the row numbers are of
     queue: list[int] = field(default_factory=list)  # rows that survived and wait
     num_screened: int = 0
     num_discarded: int = 0
@@ -90,7 +91,7 @@ class RefillLoader:
         self._score, self.collate, self._max_passes = score, collate, max_passes
         self._is_dead = False  # a whole walk without a single live example: the next would be no other
         self.is_empty_epoch = True
-        self.state = RefillState()
+        self.state = RefillState(num_rows=len(dataset))
 
     def __len__(self) -> int:
         """Return the most micro-batches an epoch can have: survivors carried over add less than one step."""

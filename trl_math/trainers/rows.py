@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from trl import SFTTrainer, pack_dataset
 from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
-from trl_math.data.row_report import RowReport, report_rows
+from trl_math.data.row_report import RowReport, check_columns, report_rows
 from trl_math.errors import DataError, UsageError
 from trl_math.trainers.segments import STEP_IDS
 from trl_math.trainers.sft_config import MathSFTConfig
@@ -37,6 +37,25 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, config: MathSFTConfig)
     if config.chat_template_path is not None and os.path.isfile(config.chat_template_path):
         with open(config.chat_template_path, encoding="utf-8") as file:
             tokenizer.chat_template = file.read()
+
+
+def ready_rows(
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    config: MathSFTConfig,
+    formatting_func: Callable[[dict], str] | None,
+    name: str,
+) -> Dataset:
+    """Return tokenised, checked and step-numbered rows, or raise a `DataError` that says what is wrong with them."""
+    if formatting_func is None:
+        check_columns(dataset, name, config.dataset_text_field, needs_steps=config.coverage_level == "step")
+    prepare_tokenizer(tokenizer, config)
+    is_templated = "input_ids" not in dataset.column_names and formatting_func is None
+    rows = tokenize_rows(dataset, tokenizer, config, formatting_func, name)
+    rows = check_rows(rows, tokenizer, config, name, is_templated=is_templated)
+    if config.coverage_level == "step" and STEP_IDS not in rows.column_names:
+        rows = add_step_ids(rows, tokenizer, config)
+    return rows
 
 
 def tokenize_rows(
@@ -64,7 +83,7 @@ def check_rows(
     dataset: Dataset, tokenizer: PreTrainedTokenizerBase, config: MathSFTConfig, name: str, *, is_templated: bool
 ) -> Dataset:
     """Raise for tokenised rows that would teach the wrong thing; return those that are left to train on."""
-    cuts = not config.packing or config.packing_strategy == "bfd"
+    cuts = (not config.packing or config.packing_strategy == "bfd") and config.truncation_mode == "keep_start"
     max_length = config.max_length if cuts else None
     report = report_rows(dataset, max_length, [tokenizer.eos_token_id])
     if report.num_masked:
@@ -122,7 +141,7 @@ def add_step_ids(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, config: M
 def step_ids(
     input_ids: list[int], labels: list[int], steps: list[str], tokenizer: PreTrainedTokenizerBase, index: int
 ) -> list[int]:
-    """Return 0 on the prompt and k on the tokens of the k-th step; what follows the last step belongs to it.
+    """Return 0 on the prompt and k on the tokens of the k-th step; what is around the steps belongs to the nearest.
 
     A boundary is found by decoding ever longer beginnings of the completion (by bisection), which needs no offsets
     and works for every tokenizer that can decode. A token across a boundary belongs to the earlier step.
@@ -138,21 +157,21 @@ def step_ids(
             f"completion with {text[:60]!r}. Keep the white space between steps inside them."
         )
     end = lead - (len(joined) - len(joined.lstrip()))
-    position = _num_tokens_for(completion, end, 0, tokenizer)
-    numbers = [0] * (start + position)
+    numbers, position = [0] * start, 0
     for number, step in enumerate(steps, start=1):
         end += len(step)
-        boundary = _num_tokens_for(completion, end, position, tokenizer)
+        boundary = _num_tokens_for(completion, text[: max(end, 0)], position, tokenizer)
         numbers += [number] * (boundary - position)
         position = boundary
     return numbers + [len(steps)] * (len(completion) - position)
 
 
-def _num_tokens_for(ids: list[int], num_characters: int, low: int, tokenizer: PreTrainedTokenizerBase) -> int:
+def _num_tokens_for(ids: list[int], beginning: str, low: int, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return how many tokens it takes to write `beginning`, at least `low`; half a character is not yet written."""
     high = len(ids)
     while low < high:
         middle = (low + high) // 2
-        if len(tokenizer.decode(ids[:middle])) >= num_characters:
+        if tokenizer.decode(ids[:middle]).startswith(beginning):
             high = middle
         else:
             low = middle + 1

@@ -71,7 +71,8 @@ class MathSFTConfig(SFTConfig):
         default=0.0,
         metadata={
             "help": "Examples whose F(N, p) is at or below this are screened out by a forward pass and replaced, so "
-            "that every optimiser step has its full number of live examples. 0 trains on everything."
+            "that every optimiser step has its full number of live examples. 0 trains on everything. With "
+            "num_train_epochs the steps become fewer than the learning rate schedule was laid out for."
         },
     )
 
@@ -90,10 +91,16 @@ class MathSFTConfig(SFTConfig):
 
     def __post_init__(self) -> None:
         if isinstance(self.objective_params, str):
-            self.objective_params = json.loads(self.objective_params)
+            try:
+                self.objective_params = json.loads(self.objective_params)
+            except ValueError:
+                raise UsageError(f"objective_params must be a mapping, got {self.objective_params!r}.") from None
         # Before TRL's own checks, which look at this machine: a typing mistake is one on every machine.
         self._check_objective()
         self._check_refill()
+        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if not 0 <= self.max_truncated_fraction <= 1:
             raise UsageError(f"max_truncated_fraction is a share between 0 and 1, got {self.max_truncated_fraction}.")
         super().__post_init__()
@@ -131,9 +138,22 @@ class MathSFTConfig(SFTConfig):
             for name in ("coverage_level", "coverage_reduction", "coverage_allocation"):
                 if getattr(self, name) != self.__dataclass_fields__[name].default:
                     raise UsageError(f"{name} belongs to objective: coverage, but objective is {self.objective!r}.")
-        if self.objective != "cross_entropy":
+        if self.objective != "cross_entropy" or self.num_attempts is not None:
             self._check_clashes()
-        if self.packing and self.needs_whole_sequences and self.packing_strategy in CUTTING_STRATEGIES:
+        if self.eval_packing and not (self.packing or self.padding_free):
+            raise UsageError(
+                "eval_packing without packing lets the packed sequences see each other: set packing: true or "
+                "padding_free: true with it, or eval_packing: false."
+            )
+        if self.carried_columns and self.truncation_mode != "keep_start":
+            raise UsageError(
+                "coverage_level: step numbers steps from the start, so it needs truncation_mode: keep_start."
+            )
+        if (
+            (self.packing or self.eval_packing)
+            and self.needs_whole_sequences
+            and self.packing_strategy in CUTTING_STRATEGIES
+        ):
             raise UsageError(
                 f"packing_strategy: {self.packing_strategy} cuts sequences, so that parts of answers would be taken "
                 "for answers; use packing_strategy: bfd."
@@ -148,8 +168,8 @@ class MathSFTConfig(SFTConfig):
         for option, is_set in clashes.items():
             if is_set:
                 raise UsageError(
-                    f"{option} replaces the loss that objective: {self.objective} would compute; leave it at its "
-                    "default."
+                    f"{option} replaces the loss that objective: {self.objective} would compute, and its outputs; "
+                    "leave it at its default."
                 )
 
     def _check_refill(self) -> None:

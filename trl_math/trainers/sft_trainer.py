@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import sys
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -13,11 +14,9 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import AutoProcessor, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
-from trl import SFTConfig, SFTTrainer
-from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+from trl import SFTTrainer
 
-from trl_math.data.row_report import check_columns
-from trl_math.errors import DataError, NonFiniteLossError, RunFolderError, UsageError
+from trl_math.errors import NonFiniteLossError, RunFolderError, UsageError
 from trl_math.losses import cross_entropy_weight
 from trl_math.trainers.checkpoints import last_complete_checkpoint, write_json
 from trl_math.trainers.collator import CarryingCollator
@@ -26,9 +25,10 @@ from trl_math.trainers.forward import TemperedHead, recorded_outputs
 from trl_math.trainers.model_card import data_name, describe_run, num_rows, with_section
 from trl_math.trainers.objective import SegmentObjective, build_objective, is_cross_entropy
 from trl_math.trainers.refill import RefillLoader, RefillState, StepShape
-from trl_math.trainers.rows import add_step_ids, check_rows, pack_rows, prepare_tokenizer, tokenize_rows
+from trl_math.trainers.rows import pack_rows, ready_rows
 from trl_math.trainers.segments import STEP_IDS, Segments, batch_ids, count_segments
 from trl_math.trainers.sft_config import MathSFTConfig
+from trl_math.trainers.sft_requests import as_math_config, refuse_clashes
 
 
 REFILL_STATE_NAME = "refill.json"
@@ -57,13 +57,14 @@ class MathSFTTrainer(SFTTrainer):
         formatting_func: Callable[[dict], str] | None = None,
         **kwargs: Any,
     ) -> None:
-        args = _as_math_config(args, model)
+        args = as_math_config(args, model)
         self._is_trl_loss = is_cross_entropy(args)
         self._tempered_head: TemperedHead | None = None
         self._num_segments_in_batch: torch.Tensor | None = None
         self._refill: RefillLoader | None = None
         self._ready_rows: list[Any] = []
-        self._refuse_clashes(args, data_collator, train_dataset, kwargs)
+        self._coverage_sums: dict[str, list[torch.Tensor]] = defaultdict(list)
+        refuse_clashes(args, data_collator, train_dataset, kwargs)
         if processing_class is None and isinstance(model, str):
             processing_class = AutoProcessor.from_pretrained(
                 model,
@@ -112,25 +113,20 @@ class MathSFTTrainer(SFTTrainer):
     def _checked_rows(
         self, dataset: Dataset, tokenizer: Any, config: MathSFTConfig, formatting_func: Any, name: str
     ) -> Dataset:
-        if formatting_func is None:
-            check_columns(dataset, name, config.dataset_text_field, needs_steps=config.coverage_level == "step")
-        prepare_tokenizer(tokenizer, config)
-        is_templated = "input_ids" not in dataset.column_names and formatting_func is None
-        rows = tokenize_rows(dataset, tokenizer, config, formatting_func, name)
-        rows = check_rows(rows, tokenizer, config, name, is_templated=is_templated)
-        if config.coverage_level == "step" and STEP_IDS not in rows.column_names:
-            rows = add_step_ids(rows, tokenizer, config)
+        rows = ready_rows(dataset, tokenizer, config, formatting_func, name)
         self._ready_rows.append(rows)
         return rows
 
     def _prepare_dataset(
         self, dataset: Any, processing_class: Any, args: Any, packing: bool, formatting_func: Any, dataset_name: str
     ) -> Any:
-        is_ready = any(dataset is rows for rows in self._ready_rows)
         if not isinstance(dataset, Dataset):  # a stream is TRL's to prepare; its rows cannot be counted
             return super()._prepare_dataset(dataset, processing_class, args, packing, formatting_func, dataset_name)
-        if not is_ready:
+        if "seq_lengths" in dataset.column_names:  # packed already; TRL would lose where its sequences begin
+            return dataset
+        if not any(dataset is rows for rows in self._ready_rows):
             dataset = self._checked_rows(dataset, processing_class, args, formatting_func, dataset_name)
+        self._ready_rows = [rows for rows in self._ready_rows if rows is not dataset]
         if packing and args.carried_columns:
             return pack_rows(dataset, args.carried_columns, args)
         return super()._prepare_dataset(dataset, processing_class, args, packing, None, dataset_name)
@@ -216,12 +212,22 @@ class MathSFTTrainer(SFTTrainer):
                 f"The loss is {gathered[:, 0].tolist()} at step {self.state.global_step}; it was not used. Look at "
                 "the last batch's rows, lower learning_rate, or train in bf16 instead of fp16."
             )
-        mode = "train" if self.model.training else "eval"
         if gathered.shape[1] > 1:
-            for name, value in coverage_means(gathered[:, 1:]).items():
-                self._metrics[mode][name].append(value)
-        if self._refill is not None and mode == "train":
-            self._metrics[mode]["coverage/num_discarded"] = [self._refill.state.num_discarded]
+            self._coverage_sums[self._mode].append(gathered[:, 1:])
+
+    @property
+    def _mode(self) -> str:
+        return "train" if self.model.training else "eval"
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add coverage as the mean over all segments since the last log, not over micro-batches."""
+        sums = self._coverage_sums.pop(self._mode, [])
+        if sums:
+            means = coverage_means(torch.cat(sums))
+            self._metrics[self._mode].update({name: [value] for name, value in means.items()})
+            if self._refill is not None and self._mode == "train":
+                self._metrics["train"]["coverage/num_discarded"] = [self._refill.state.num_discarded]
+        super().log(logs, start_time)
 
     def _causal_lm(self) -> Any:
         model = self.accelerator.unwrap_model(self.model)
@@ -309,7 +315,13 @@ class MathSFTTrainer(SFTTrainer):
             raise RunFolderError(
                 f"{resume_from_checkpoint} was not written with min_coverage_weight; it has no {path.name}."
             )
-        self._refill.state = RefillState(**json.loads(path.read_text()))
+        state = RefillState(**json.loads(path.read_text()))
+        if state.num_rows != self._refill.state.num_rows:
+            raise RunFolderError(
+                f"{resume_from_checkpoint} was written with {state.num_rows} rows and there are "
+                f"{self._refill.state.num_rows} now: the data set has changed."
+            )
+        self._refill.state = state
         return self._refill.state.resume(), 0
 
     # ---- Checkpoints ----
@@ -343,24 +355,6 @@ class MathSFTTrainer(SFTTrainer):
             section = describe_run(self.args, name, num_rows(self.train_dataset))
             path.write_text(with_section(path.read_text(), section))
 
-    @staticmethod
-    def _refuse_clashes(config: MathSFTConfig, data_collator: Any, train_dataset: Any, kwargs: dict[str, Any]) -> None:
-        """Raise for what cannot work and is known before the model is loaded."""
-        if config.refills and not isinstance(train_dataset, Dataset):
-            raise DataError("min_coverage_weight needs a data set that can be indexed, not a stream.")
-        if is_cross_entropy(config):
-            return
-        if kwargs.get("compute_loss_func") is not None:
-            raise UsageError(f"compute_loss_func and objective: {config.objective} are two losses; choose one.")
-        if data_collator is not None and not isinstance(data_collator, DataCollatorForLanguageModeling):
-            raise UsageError("A custom data_collator does not say where sequences begin, which the objective needs.")
-        for size in ("sp_size", "cp_size"):  # as accelerate hands them to the processes it starts
-            if int(os.environ.get(f"PARALLELISM_CONFIG_{size.upper()}", "1")) > 1:
-                raise UsageError(
-                    f"objective: {config.objective} needs whole sequences on one device, and {size} (sequence or "
-                    "context parallelism) cuts them. Set it to 1."
-                )
-
 
 class _RefillCallback(TrainerCallback):
     """Keeps the Trainer's epoch number honest, and ends training when the passes are done."""
@@ -378,17 +372,3 @@ class _RefillCallback(TrainerCallback):
             # resumed and had too few live examples for another step.
             control.should_training_stop = False
         control.should_training_stop |= self._trainer._refill.is_finished
-
-
-def _as_math_config(args: Any, model: Any) -> MathSFTConfig:
-    """Return `args` as a `MathSFTConfig`, filling in defaults as TRL does."""
-    if isinstance(args, MathSFTConfig):
-        return args
-    if args is None:
-        name = model if isinstance(model, str) else model.config._name_or_path
-        return MathSFTConfig(f"{name.split('/')[-1]}-SFT")
-    if isinstance(args, SFTConfig):
-        given = args.to_dict()
-        given["hub_token"] = args.hub_token  # to_dict hides it
-        return MathSFTConfig(**given)
-    raise UsageError(f"args must be a MathSFTConfig, got {type(args).__name__}.")
