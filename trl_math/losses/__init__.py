@@ -3,6 +3,7 @@
 from trl_math.losses.coverage import coverage as coverage
 from trl_math.losses.coverage import coverage_logp as coverage_logp
 from trl_math.losses.coverage import coverage_nll as coverage_nll
+from trl_math.losses.coverage import coverage_nll_and_weight as coverage_nll_and_weight
 from trl_math.losses.coverage import coverage_weight as coverage_weight
 from trl_math.losses.reduce import reduce_sum as reduce_sum
 from trl_math.losses.reduce import segment_ids as segment_ids
@@ -18,6 +19,7 @@ __all__ = [
     "coverage",
     "coverage_logp",
     "coverage_nll",
+    "coverage_nll_and_weight",
     "coverage_weight",
     "cross_entropy_weight",
     "reduce_sum",

@@ -20,6 +20,7 @@ import math
 from typing import Any
 
 import torch
+from torch.autograd.function import once_differentiable
 
 
 LOG_HALF = -math.log(2.0)
@@ -27,14 +28,6 @@ LOG_HALF = -math.log(2.0)
 LOG_SERIES = -27.0
 # log p = 0 is p = 1: moved by less than any float64 step around 1, so that p / (1-p) stays finite.
 MAX_LOGP = -1e-300
-
-
-def log1mexp(x: torch.Tensor) -> torch.Tensor:
-    """Return `log(1 - exp(x))` for `x <= 0` without cancellation on either side."""
-    # Both branches are evaluated, so each gets an argument that is harmless where the other is used.
-    near_zero = torch.log(-torch.expm1(x.clamp(min=LOG_HALF)))
-    far = torch.log1p(-torch.exp(x.clamp(max=LOG_HALF)))
-    return torch.where(x > LOG_HALF, near_zero, far)
 
 
 def _as_float64(logps: torch.Tensor, num_attempts: float | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -48,25 +41,34 @@ def _as_float64(logps: torch.Tensor, num_attempts: float | torch.Tensor) -> tupl
     return torch.where(attempts < 1, wide.clamp(max=half_step), wide.clamp(max=MAX_LOGP)), attempts
 
 
-def _is_small(logps: torch.Tensor, attempts: torch.Tensor) -> torch.Tensor:
-    """Whether N p and p itself (N may be below 1) are so small that the series is used."""
-    return attempts.clamp(min=1).log() + logps < LOG_SERIES
+def _log1mexp(x: torch.Tensor, exp_x: torch.Tensor) -> torch.Tensor:
+    """Return `log(1 - exp(x))` for `x <= 0` without cancellation on either side."""
+    return torch.where(x > LOG_HALF, torch.log(-torch.expm1(x)), torch.log1p(-exp_x))
 
 
-def _weight(logps: torch.Tensor, attempts: torch.Tensor) -> torch.Tensor:
-    # (1-p)^N / (1 - (1-p)^N) = 1 / expm1(-N log(1-p)), so F = N * p/(1-p) / expm1(-N log(1-p)): no subtraction at all.
-    # Multiplied by N last, because p/(1-p) may be as large as floats go; the quotient is F / N.
-    odds = torch.exp(logps) / -torch.expm1(logps)
-    closed = attempts * (odds / torch.expm1(-attempts * log1mexp(logps)))
-    series = 1 - (attempts - 1) / 2 * torch.exp(logps)
-    weight = torch.where(_is_small(logps, attempts), series, closed)
-    return torch.where(attempts == 1, torch.ones_like(weight), weight)
+def _nll_and_weight(logps: torch.Tensor, attempts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return L and F of float64 `logps`. Not for autograd: the branch that is not taken may be infinite or NaN.
+
+    (1-p)^N / (1 - (1-p)^N) = 1 / expm1(-N log(1-p)), so F = N * p/(1-p) / expm1(-N log(1-p)): no subtraction at all.
+    N is multiplied last, because p/(1-p) may be as large as floats go.
+    """
+    p = torch.exp(logps)
+    log_miss = attempts * _log1mexp(logps, p)  # log (1-p)^N
+    weight = attempts * (p / -torch.expm1(logps) / torch.expm1(-log_miss))
+    nll = -_log1mexp(log_miss, torch.exp(log_miss))
+    second_order = (attempts - 1) / 2 * p
+    is_small = attempts.clamp(min=1).log() + logps < LOG_SERIES  # both N p and p: N may be below 1
+    nll = torch.where(is_small, second_order - attempts.log() - logps, nll)
+    weight = torch.where(is_small, 1 - second_order, weight)
+    return nll, torch.where(attempts == 1, 1.0, weight)
 
 
-def _nll(logps: torch.Tensor, attempts: torch.Tensor) -> torch.Tensor:
-    closed = -log1mexp(attempts * log1mexp(logps))
-    series = -(attempts.log() + logps) + (attempts - 1) / 2 * torch.exp(logps)
-    return torch.where(_is_small(logps, attempts), series, closed)
+def coverage_nll_and_weight(
+    logps: torch.Tensor, num_attempts: float | torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return `coverage_nll` and `coverage_weight` in one go, both without gradient: what the logs need."""
+    nll, weight = _nll_and_weight(*_as_float64(logps, num_attempts))
+    return nll.to(logps), weight.to(logps)
 
 
 def coverage_weight(logps: torch.Tensor, num_attempts: float | torch.Tensor) -> torch.Tensor:
@@ -78,8 +80,7 @@ def coverage_weight(logps: torch.Tensor, num_attempts: float | torch.Tensor) -> 
 
     Returns the shape and dtype of `logps`. For `num_attempts` below 1 the factor exceeds 1 (the loss sharpens).
     """
-    weight = _weight(*_as_float64(logps, num_attempts))
-    return weight.to(logps)
+    return coverage_nll_and_weight(logps, num_attempts)[1]
 
 
 class _CoverageNLL(torch.autograd.Function):
@@ -88,11 +89,13 @@ class _CoverageNLL(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logps: torch.Tensor, num_attempts: float | torch.Tensor) -> torch.Tensor:
         wide, attempts = _as_float64(logps, num_attempts)
-        ctx.save_for_backward(_weight(wide, attempts).to(logps))
+        nll, weight = _nll_and_weight(wide, attempts)
+        ctx.save_for_backward(weight.to(logps))
         # N = 1 is cross-entropy: the input's own bits, not a round trip through the logarithms.
-        return torch.where((attempts == 1).to(logps.device), -logps, _nll(wide, attempts).to(logps))
+        return torch.where((attempts == 1).to(logps.device), -logps, nll.to(logps))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, None]:
         (weight,) = ctx.saved_tensors
         return -weight * grad_outputs[0], None
@@ -113,8 +116,7 @@ def coverage_nll(logps: torch.Tensor, num_attempts: float | torch.Tensor) -> tor
 
 def coverage(logps: torch.Tensor, num_attempts: float) -> torch.Tensor:
     """Return pass@N of one problem, `1 - (1-p)^N`, without gradient."""
-    wide, attempts = _as_float64(logps, num_attempts)
-    return torch.exp(-_nll(wide, attempts)).to(logps)
+    return torch.exp(-coverage_nll_and_weight(logps.double(), num_attempts)[0]).to(logps)
 
 
 def coverage_logp(weight: float, num_attempts: float) -> float:

@@ -2,7 +2,7 @@
 
 import torch
 
-from trl_math.losses import coverage_nll, coverage_weight
+from trl_math.losses import coverage_nll_and_weight
 from trl_math.trainers.segments import Segments
 
 
@@ -15,16 +15,9 @@ NAMES = ("coverage/loss", "coverage/probability", "coverage/weight", "coverage/l
 def coverage_sums(segments: Segments, num_attempts: float | torch.Tensor, live_weight: float) -> torch.Tensor:
     """Return the sums over segments of the true coverage loss, p, F and being live, and their number, (5,)."""
     logps = segments.logps.detach()
-    weights = coverage_weight(logps, num_attempts)
-    values = torch.stack(
-        [
-            coverage_nll(logps, num_attempts),
-            logps.exp(),
-            weights,
-            (weights > live_weight).to(weights),
-            torch.ones_like(logps),
-        ]
-    )
+    nll, weights = coverage_nll_and_weight(logps, num_attempts)
+    is_live = (weights > live_weight).to(weights)
+    values = torch.stack([nll, logps.exp(), weights, is_live, torch.ones_like(logps)])
     return torch.where(segments.is_real, values, torch.zeros_like(values)).sum(dim=1)
 
 
