@@ -269,3 +269,116 @@ def test_run_folders(tmp_path):
     with pytest.raises(TrlMathError, match="cannot be read as ours"):
         open_run_folder(other, values)
     assert json.loads((folder / "run.json").read_text())["is_finished"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"eval_packing": True}, "lets the packed sequences see each other"),
+        ({**COVERAGE, "coverage_level": "step", "truncation_mode": "keep_end"}, "truncation_mode: keep_start"),
+        ({"num_attempts": 4, "label_smoothing_factor": 0.1}, "label_smoothing_factor"),
+        ({"per_device_train_batch_size": 0}, "must be at least 1"),
+        ({"objective": "focal", "objective_params": "gamma=2"}, "objective_params must be a mapping"),
+    ],
+)
+def test_settings_that_a_review_found(changes, message):
+    """Each of these once trained on, with wrong numbers or a traceback."""
+    with pytest.raises(UsageError, match=message):
+        config(**changes)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({"prompt": ["a", "b"], "completion": ["1", None]}, "1 rows of the train data set have no completion"),
+        ({"prompt": ["a"], "completion": [5]}, "Column completion of the train data set holds 5"),
+    ],
+)
+def test_rows_that_hold_no_text(tmp_path, rows, message):
+    with pytest.raises(DataError, match=message):
+        make_trainer(tmp_path, Dataset.from_dict(rows))
+
+
+def test_prompt_learning_and_streams_have_no_segments(tmp_path):
+    from peft import PromptTuningConfig
+
+    with pytest.raises(UsageError, match="Prompt learning"):
+        make_trainer(tmp_path, peft_config=PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4), **COVERAGE)
+    with pytest.raises(DataError, match="no stream"):
+        make_trainer(tmp_path, proofs().to_iterable_dataset(), **COVERAGE, coverage_level="step")
+
+
+def test_launches_that_cannot_be_what_they_say(tmp_path):
+    """A number of processes is used or refused."""
+    from trl_math.launch import launch_plan
+
+    with pytest.raises(UsageError, match="it needs accelerate_config"):
+        launch_plan(None, 2)
+    with pytest.raises(UsageError, match="is for one process"):
+        launch_plan("cpu", 2)
+    with pytest.raises(UsageError, match="at least 1"):
+        launch_plan("ddp", 0)
+
+
+def test_secrets_are_not_written(tmp_path):
+    """Access tokens and environment variables stay out of run.json, and do not make another configuration."""
+    from trl_math.run_folder import open_run_folder, write_manifest
+
+    secret = {"hub_token": "hf_SECRET", "env": {"WANDB_API_KEY": "SECRET"}, "eos_token": "<end>"}
+    write_manifest(tmp_path / "run", secret, is_finished=False)
+    text = (tmp_path / "run" / "run.json").read_text()
+    assert "SECRET" not in text and "<end>" in text
+    assert not open_run_folder(tmp_path / "run", {**secret, "hub_token": "hf_OTHER"})
+
+
+def test_one_process_a_folder(tmp_path):
+    from trl_math.run_folder import hold_run_folder
+
+    first, same = hold_run_folder(tmp_path / "run"), hold_run_folder(tmp_path / "run" / ".." / "run")
+    with first, pytest.raises(TrlMathError, match="Another process is training"), same:
+        pass
+
+
+def test_plain_trl_configurations_are_taken(tmp_path):
+    """An `SFTConfig` becomes ours, tokens that TRL hides included."""
+    from trl import SFTConfig
+
+    trainer = MathSFTTrainer(
+        model=tiny_model(),
+        args=SFTConfig(**settings(tmp_path)),
+        train_dataset=products(),
+        processing_class=tiny_tokenizer(),
+    )
+    assert isinstance(trainer.args, MathSFTConfig)
+    assert trainer.args.objective == "cross_entropy"
+
+
+def test_text_from_the_command_line():
+    """Flags are read as their field's type, and a word stays a word."""
+    from trl_math.recipes import convert
+
+    assert convert("learning_rate", "1e-5", float) == 1e-5
+    assert convert("eval_strategy", "no", str) == "no"
+    assert convert("eval_strategy", False, str) == "no"
+    assert convert("output_dir", "010", str | None) == "010"
+    assert convert("report_to", "none", None | str | list[str]) == "none"
+    assert convert("max_length", "null", int | None) is None
+    assert convert("packing", "false", bool) is False
+    assert convert("max_steps", "-1", int) == -1
+    assert convert("objective_params", "{gamma: 2}", dict | str | None) == {"gamma": 2}
+    assert convert("lora_target_modules", "all-linear", list[str] | None) == ["all-linear"]
+    for value, hint in (("two", int), (2.5, int), (True, float), ("maybe", bool)):
+        with pytest.raises(UsageError):
+            convert("key", value, hint)
+
+
+def test_evaluation_settings_need_an_evaluation(tmp_path):
+    from trl_math.data.load import DataArguments, load_rows
+
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "1+1=", "completion": "2"}\n')
+    arguments = DataArguments(dataset_name=str(rows), eval_dataset_name=str(rows))
+    with pytest.raises(UsageError, match="need an eval_strategy"):
+        load_rows(arguments, 0, evaluates=False)
+    train, held_out = load_rows(arguments, 0, evaluates=True)
+    assert len(train) == len(held_out) == 1

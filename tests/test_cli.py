@@ -125,7 +125,7 @@ def test_train_twice_and_change_your_mind(tmp_path):
     assert again.returncode == 0
     assert "nothing to do" in again.stdout
     weights = (out / "model.safetensors").read_bytes()
-    fails(command("sft", "--config", file, "--num_attempts", "64"), "num_attempts 16 there, 64 here")
+    fails(command("sft", "--config", file, "--num_attempts", "64"), "num_attempts 16.0 there, 64.0 here")
     assert (out / "model.safetensors").read_bytes() == weights
 
 
@@ -228,6 +228,16 @@ def test_every_recipe_loads_strictly():
         plan = launch_plan(values.get("accelerate_config"), values.get("num_processes"))
         assert plan is None or plan.num_processes >= 1
         assert Path(arguments.training.output_dir).parts[0] == "runs"
+
+
+def test_a_changed_data_set_is_another_run(tmp_path):
+    """A run does not go on, nor count as finished, when its rows have changed."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"prompt": f"{i}+1=", "completion": str(i + 1)}) + "\n" for i in range(20)))
+    file = recipe(tmp_path, dataset_name=str(rows), prompt_style=None)
+    assert command("sft", "--config", file).returncode == 0
+    rows.write_text(rows.read_text().replace('"5"', '"6"'))
+    fails(command("sft", "--config", file), "data '20 rows")
 
 
 def smoke(name):

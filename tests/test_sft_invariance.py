@@ -84,18 +84,28 @@ def test_packing(tmp_path, rows, objective, attention):
 
 
 def test_evaluation_does_not_depend_on_the_batch(tmp_path):
-    """The coverage loss of an evaluation set is the same whatever the batch, up to TRL's own token weighting."""
+    """What is logged of coverage is a mean over sequences, whatever batches they came in."""
     losses = []
-    for size in (1, 4):
+    for size in (1, 2, 4, 9):
         trainer = make_trainer(
-            tmp_path / str(size),
-            eval_dataset=products(8),
-            per_device_eval_batch_size=size,
-            **OBJECTIVES["sequence"],
+            tmp_path / str(size), eval_dataset=products(9), per_device_eval_batch_size=size, **OBJECTIVES["sequence"]
         )
         losses.append(trainer.evaluate()["eval_coverage/loss"])
-    # Micro-batch means of equally many sequences: exact, unlike token means.
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses == [pytest.approx(losses[0], rel=1e-5)] * 4
+
+
+def test_a_packed_evaluation_set_is_packed_once(tmp_path):
+    """Evaluating the trainer's own packed set again is the same evaluation."""
+    trainer = make_trainer(
+        tmp_path,
+        eval_dataset=products(9),
+        packing=True,
+        max_length=2048,
+        per_device_train_batch_size=1,
+        **OBJECTIVES["sequence"],
+    )
+    first = trainer.evaluate()["eval_coverage/loss"]
+    assert trainer.evaluate(trainer.eval_dataset)["eval_coverage/loss"] == first
 
 
 def launch_settings(folder, **changes):
@@ -176,7 +186,7 @@ def test_steps_are_found_in_any_tokenizer(tmp_path):
     from trl_math.trainers.rows import step_ids
 
     tokenizer = tiny_tokenizer()
-    steps = [" α ≤ β\n", "\n  so ", "∎ "]
+    steps = [" α ≤ β∎", "∎\n  so ", "∎ "]
     prompt, completion = "Prove: ", "".join(steps)
     ids = tokenizer(prompt + completion + tokenizer.eos_token)["input_ids"]
     start = len(tokenizer(prompt)["input_ids"])

@@ -49,6 +49,7 @@ STYLE = {
 LARGEST_ATTEMPTS = 1024
 CONFIDENCE_BINS = 20
 PATH_POINTS = 10
+MARGIN = np.array([0.025, 0.035])  # between the end of a path and its name, of the axes
 LABEL_GAP = 0.062  # of an axis' height, between the names of two lines
 
 
@@ -167,45 +168,40 @@ def _share(values: np.ndarray) -> str:
 
 def _path(axis: Any, groups: dict[int, list[CoverageRun]], colours: dict[int, str]) -> None:
     """Each loss' way through (pass@1, pass@64): a dot at each third of training, the last one larger."""
-    furthest, ends = 0.0, []
-    for name, group in groups.items():
-        every = max(1, len(group[0].epochs) // PATH_POINTS)  # fewer points, less jitter, and always the last one
-        ones, many = (curves(group, k).mean(axis=0)[::-1][::every][::-1] for k in (1, PEAK_ATTEMPTS))
-        thirds = sorted({round(len(ones) * third / 3) - 1 for third in (1, 2, 3)})
-        axis.plot(ones, many, color=colours[name], lw=2)
-        axis.scatter(ones[thirds], many[thirds], s=22, color=colours[name], edgecolor="white", zorder=3)
-        axis.scatter(ones[-1:], many[-1:], s=70, color=colours[name], edgecolor="white", zorder=3)
-        furthest = max(furthest, ones.max())
-        ends.append((ones, many, loss_name(name), colours[name]))
+    every = max(1, len(next(iter(groups.values()))[0].epochs) // PATH_POINTS)  # fewer points, less jitter
+    paths = {
+        name: np.stack([curves(group, k).mean(axis=0)[::-1][::every][::-1] for k in (1, PEAK_ATTEMPTS)], axis=1)
+        for name, group in groups.items()
+    }
+    extent = np.array([1.2 * max(path[:, 0].max() for path in paths.values()), 100.0])
     axis.set(title="What each loss gains and gives up", xlabel="pass@1", ylabel=f"pass@{PEAK_ATTEMPTS}")
-    axis.set(xlim=(0, 1.2 * furthest), ylim=(0, 100))
-    for ones, many, name, colour in ends:
-        _name_end(axis, ones / (1.2 * furthest), many / 100, name, colour)
+    axis.set(xlim=(0, extent[0]), ylim=(0, extent[1]))
+    drawn = np.concatenate([_densely(path / extent) for path in paths.values()])
+    for name, path in paths.items():
+        thirds = sorted({max(0, round(len(path) * third / 3) - 1) for third in (1, 2, 3)})
+        axis.plot(*path.T, color=colours[name], lw=2)
+        axis.scatter(*path[thirds].T, s=22, color=colours[name], edgecolor="white", zorder=3)
+        axis.scatter(*path[-1:].T, s=70, color=colours[name], edgecolor="white", zorder=3)
+        place = _free_place(path[-1] / extent, loss_name(name), drawn)
+        style = {"ha": "center", "va": "center", "color": colours[name], "weight": "bold", "fontsize": 8.5}
+        axis.text(*place, loss_name(name), transform=axis.transAxes, **style)
     axis.text(0.98, 0.03, "dots: a third, two thirds, all of training", **_corner(axis), color=GREY, fontsize=8)
     _percent(axis.xaxis, steps=5)
     _percent(axis.yaxis)
 
 
-def _name_end(axis: Any, across: np.ndarray, up: np.ndarray, name: str, colour: str) -> None:
-    """Write a path's name beyond its end, on the side where it was heading; coordinates are shares of the axes."""
-    heading = np.array([across[-1] - across[-4:].mean(), up[-1] - up[-4:].mean()])
-    is_level = abs(heading[0]) >= abs(heading[1])
-    side = np.sign(heading[0] if is_level else heading[1]) or 1.0
-    halo = importlib.import_module("matplotlib.patheffects").withStroke(linewidth=3, foreground="white")
-    axis.annotate(
-        name,
-        (across[-1], up[-1]),
-        xycoords="axes fraction",
-        xytext=(9 * side, 0) if is_level else (0, 13 * side),
-        textcoords="offset points",
-        ha=("left" if side > 0 else "right") if is_level else "center",
-        va="center",
-        color=colour,
-        weight="bold",
-        fontsize=8.5,
-        path_effects=[halo],
-        zorder=4,
-    )
+def _densely(path: np.ndarray) -> np.ndarray:
+    steps = np.linspace(0, len(path) - 1, 40 * len(path))
+    return np.stack([np.interp(steps, np.arange(len(path)), column) for column in path.T], axis=1)
+
+
+def _free_place(end: np.ndarray, name: str, drawn: np.ndarray) -> np.ndarray:
+    """Return where a name of a path's end covers least of what is drawn, all in shares of the axes."""
+    half = np.array([0.011 * len(name), 0.025])  # of the written name's size
+    places = [end + (half + MARGIN) * np.array(side) for side in ((1, 0), (0, 1), (0, -1), (-1, 0))]
+    covered = [(np.abs(drawn - place) < half).all(axis=1).sum() for place in places]
+    outside = [((place - half < 0) | (place + half > 1)).any() for place in places]
+    return places[min(range(4), key=lambda index: (outside[index], covered[index]))]
 
 
 def _corner(axis: Any) -> dict[str, Any]:
