@@ -2,7 +2,7 @@
 
     python benchmarks/coverage_effect.py --seeds 3 --epochs 60 --output runs/coverage_effect
 
-Trains four losses with every seed (about 25 minutes on two cores), goes on where it was interrupted, and writes to the
+Trains four losses with every seed (about 160 processor seconds a run), goes on where it was interrupted, and writes to the
 output folder `runs/*.json`, `results.json`, `table.md`, `figure.png` and `figure.svg`. Its last line is the figure
 that the project promises: after 60 epochs N = 64 at least 30 points of pass@64 above cross-entropy, which has itself
 fallen at least 20 from its peak.
@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from trl_math.demo.task import Settings
-from trl_math.demo.workers import run_table
+from trl_math.demo.workers import run_path, run_table
 from trl_math.errors import TrlMathError
 from trl_math.reporting import CoverageRun, coverage_effect, draw, table
 from trl_math.reporting.coverage_runs import Effect, by_loss
@@ -34,15 +34,17 @@ def main() -> int:
     arguments = parser.parse_args()
     started = time.monotonic()
     settings = Settings(epochs=arguments.epochs)
-    folder = arguments.output
+    folder, seeds = arguments.output, range(arguments.seeds)
+    paths = [run_path(folder / "runs", loss, seed) for loss in arguments.losses for seed in seeds]
+    is_resumed = any(path.exists() for path in paths)
     try:
-        runs = run_table(arguments.losses, range(arguments.seeds), folder / "runs", settings, arguments.workers, say)
+        runs = run_table(arguments.losses, seeds, folder / "runs", settings, arguments.workers, say)
     except KeyboardInterrupt:
         return 130
     except TrlMathError as error:
         print(error, file=sys.stderr)
         return 2
-    seconds = time.monotonic() - started
+    seconds = None if is_resumed else time.monotonic() - started
     effect = coverage_effect(runs)
     (folder / "table.md").write_text(table(runs) + "\n")
     write_results(folder / "results.json", runs, effect, seconds)
@@ -57,7 +59,7 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def write_results(path: Path, runs: list[CoverageRun], effect: Effect, seconds: float) -> None:
+def write_results(path: Path, runs: list[CoverageRun], effect: Effect, seconds: float | None) -> None:
     """Write every number of the table with its seeds, and what made them."""
     losses = [
         {
@@ -73,19 +75,20 @@ def write_results(path: Path, runs: list[CoverageRun], effect: Effect, seconds: 
         "losses": losses,
         "settings": runs[0].settings,
         "facts": [{"num_attempts": run.num_attempts, "seed": run.seed, **run.facts} for run in runs],
-        "seconds": round(seconds, 1),
+        "seconds": seconds and round(seconds, 1),  # null: resumed
     }
     path.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def last_line(runs: list[CoverageRun], effect: Effect, seconds: float) -> str:
-    """Say the promised numbers. `seconds` is this command's own time: a resumed table took longer in all."""
+def last_line(runs: list[CoverageRun], effect: Effect, seconds: float | None) -> str:
+    """Say the promised numbers. A table that was resumed has no time of its own, only that of its runs."""
     training = sum(run.facts["seconds"] for run in runs)
+    time_taken = f"resumed, its {len(runs)} runs took {training:.0f} s" if seconds is None else f"took {seconds:.0f} s"
     seeds = "1 seed" if effect.num_seeds == 1 else f"{effect.num_seeds} seeds"
     return (
         f"coverage effect: N=64 minus cross-entropy at pass@64 after {effect.epoch} epochs: {effect.gain:+.1f} points "
         f"({seeds}, {min(effect.gains):.1f}..{max(effect.gains):.1f}); cross-entropy fell {effect.fall:.1f} points "
-        f"from its peak; table took {seconds:.0f} s (runs {training:.0f} s in all)"
+        f"from its peak; table {time_taken}"
     )
 
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import try_to_load_from_cache
 
 from trl_math.data.load import load_rows
@@ -19,7 +20,7 @@ from trl_math.models import cached_folder
 from trl_math.optional import check_installed
 from trl_math.plan import describe, num_update_steps, plan_memory
 from trl_math.preflight import check_attention, check_devices, check_launch, effective_batch, needed_packages
-from trl_math.recipes import SFTArguments
+from trl_math.recipes import NO_GPU, SFTArguments
 from trl_math.run_folder import MANIFEST, without_secrets
 
 
@@ -136,4 +137,6 @@ def _missing_here(arguments: SFTArguments, plan: LaunchPlan | None, *, uses_cpu:
             check()
         except TrlMathError as error:
             lines.append(str(error))
+    if plan is None and not uses_cpu and arguments.training.bf16 and not torch.cuda.is_available():
+        lines.append(NO_GPU)
     return lines

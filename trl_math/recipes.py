@@ -23,6 +23,12 @@ from trl_math.errors import TrlMathError, UsageError, nearest
 ROOTS = (Path(__file__).parent.parent / "recipes", Path(__file__).parent / "recipe_files")
 
 
+NO_GPU = (
+    "There is no GPU here that trains in bf16 (TRL's default). On a CPU set use_cpu: true, and bf16: false for "
+    "float32; or try the recipe with --smoke, or look at it with --dry-run."
+)
+
+
 @dataclasses.dataclass
 class Header:
     """Keys for the command line itself."""
@@ -235,9 +241,6 @@ def _build(kind: type, values: dict[str, Any]) -> Any:
         raise
     except (ValueError, TypeError, ImportError) as error:
         if "bf16/gpu" in str(error):
-            raise UsageError(
-                "There is no GPU here that trains in bf16 (TRL's default). On a CPU set use_cpu: true, and bf16: "
-                "false for float32; or try the recipe with --smoke, or look at it with --dry-run."
-            ) from error
+            raise UsageError(NO_GPU) from error
         # TRL and transformers explain at length; the command line says it in one line.
         raise UsageError(" ".join(str(error).split())) from error

@@ -189,7 +189,7 @@ def run(
         num_attempts: N of the coverage loss; 1 is cross-entropy.
         seed: Decides the split, the initial weights and the order of the data.
         settings: Everything else that matters.
-        report: Takes a line of progress at each evaluation.
+        report: Takes lines of progress.
     """
     settings = settings or Settings()
     started, processor_started = time.monotonic(), time.process_time()
