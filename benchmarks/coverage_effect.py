@@ -2,10 +2,10 @@
 
     python benchmarks/coverage_effect.py --seeds 3 --epochs 60 --output runs/coverage_effect
 
-Trains four losses with every seed (about 160 processor seconds a run), goes on where it was interrupted, and writes to
-the output folder `runs/*.json`, `results.json`, `table.md`, `figure.png` and `figure.svg`. Its last line is the figure
-that the project promises: after 60 epochs N = 64 at least 30 points of pass@64 above cross-entropy, which has itself
-fallen at least 20 from its peak.
+Trains four losses with every seed (about 160 processor seconds a run), goes on where it was interrupted, and writes
+to the output folder `runs/*.json`, `results.json`, `table.md`, `figure.png` and `figure.svg`. Its last line is the
+figure that the project promises: after 60 epochs N = 64 at least 30 points of pass@64 above cross-entropy, which has
+itself fallen at least 20 from its peak.
 """
 
 import argparse

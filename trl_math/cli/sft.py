@@ -31,9 +31,7 @@ class Request(NamedTuple):
     """What the command line asked for."""
 
     values: dict[str, Any]
-    name: str
     is_dry_run: bool
-    is_smoke: bool
 
 
 def run(argv: list[str]) -> int:
@@ -65,7 +63,7 @@ def read_request(argv: list[str]) -> Request:
     if options["smoke"]:
         values = smoke_values(values, name)
     values = {"output_dir": f"runs/{name}", **values, **flags}
-    return Request(values, name, options["dry_run"], options["smoke"])
+    return Request(values, options["dry_run"])
 
 
 def train(arguments: SFTArguments, plan: LaunchPlan | None, argv: list[str]) -> int:
