@@ -1,5 +1,6 @@
 """`trl-math sft`: a recipe becomes checked settings, rows and a trainer; or, with `--dry-run`, a printed plan."""
 
+import gc
 import os
 import sys
 from contextlib import nullcontext
@@ -212,6 +213,7 @@ def _set_environment(request: Request) -> None:
     if os.environ.get("TRL_MATH_OWN_PROCESS") == str(os.getpid()):
         for package in ("peft", "bitsandbytes"):
             sys.modules.setdefault(package, None)  # type: ignore[arg-type]
+        gc.disable()  # nor is there anything to collect in these seconds
 
 
 def _versions() -> dict[str, str]:
