@@ -40,7 +40,7 @@ def main() -> None:
 
     arguments = build_sft({**DEFAULTS, **parse_flags(sys.argv[1:])})
     model, training = arguments.model, arguments.training
-    train_rows, eval_rows = load_rows(arguments.data, training.seed, evaluates=training.eval_strategy != "no")
+    train_rows, eval_rows = load_rows(arguments.data, training.seed, evaluates=arguments.evaluates)
     training.model_init_kwargs = {"attn_implementation": model.attn_implementation, "dtype": model.dtype}
     trainer = MathSFTTrainer(
         model=resolve_model(model.model_name_or_path),

@@ -6,6 +6,7 @@ Each check raises one line. The dry run and the run itself call the same checks.
 import os
 from collections.abc import Iterator
 
+from trl_math import plan as arithmetic
 from trl_math.errors import UsageError
 from trl_math.launch import LaunchPlan, is_launched
 from trl_math.optional import check_installed
@@ -110,4 +111,6 @@ def effective_batch(arguments: SFTArguments, plan: LaunchPlan | None) -> int:
     is_to_be_launched = plan is not None and not is_launched()
     processes = plan.num_processes if is_to_be_launched else int(os.environ.get("WORLD_SIZE", "1"))
     training = arguments.training
-    return training.per_device_train_batch_size * training.gradient_accumulation_steps * processes
+    return arithmetic.effective_batch(
+        training.per_device_train_batch_size, training.gradient_accumulation_steps, processes
+    )

@@ -67,12 +67,17 @@ def open_run_folder(folder: Path, values: dict[str, Any]) -> bool:
         raise RunFolderError(f"{manifest} cannot be read as ours; choose another output_dir.") from None
     before, now = _material(run["settings"]), _material(values)
     if before != now:
-        keys = sorted(key for key in before | now if before.get(key) != now.get(key))
-        differences = ", ".join(f"{key} {before.get(key)!r} there, {now.get(key)!r} here" for key in keys)
         raise RunFolderError(
-            f"output_dir {folder} belongs to another configuration ({differences}): choose another output_dir."
+            f"output_dir {folder} belongs to another configuration ({differences(before, now)}): choose another "
+            "output_dir."
         )
     return bool(run.get("is_finished"))
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Say which settings differ, and how."""
+    keys = sorted(key for key in {**before, **now} if before.get(key) != now.get(key))
+    return ", ".join(f"{key} {before.get(key)!r} there, {now.get(key)!r} here" for key in keys)
 
 
 @contextmanager

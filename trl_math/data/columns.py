@@ -69,6 +69,11 @@ ANSWER_KINDS = ("math", "number", "choice", "text")
 SFT_FORMATS = (("input_ids",), ("messages",), ("conversations",), ("prompt", "completion"), ("text",))
 
 
+def sft_formats() -> str:
+    """Return the formats as a message shows them."""
+    return "; ".join(" + ".join(columns) for columns in SFT_FORMATS)
+
+
 def sft_format(found: Iterable[str]) -> tuple[str, ...] | None:
     """Return the columns of the first TRL format that `found` contains, or None."""
     names = set(found)

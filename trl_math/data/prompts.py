@@ -16,7 +16,7 @@ from typing import Any
 import datasets
 
 from trl_math.data.answers import LETTERS
-from trl_math.data.columns import SFT, SFT_FORMATS, listing, sft_format
+from trl_math.data.columns import SFT, listing, sft_format, sft_formats
 from trl_math.errors import DataError, pick
 from trl_math.grading import last_boxed
 
@@ -135,10 +135,9 @@ def _style(name: str) -> PromptStyle:
 
 def _already_sft(dataset: datasets.Dataset) -> datasets.Dataset:
     if sft_format(dataset.column_names) is None:
-        formats = "; ".join(" + ".join(columns) for columns in SFT_FORMATS)
         raise DataError(
             f"These rows are in none of TRL's formats. Found: {listing(dataset.column_names)}. Expected one of: "
-            f"{formats}. For problems, choose a prompt style: {listing(PROMPT_STYLES)}."
+            f"{sft_formats()}. For problems, choose a prompt style: {listing(PROMPT_STYLES)}."
         )
     return dataset
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from datasets import Dataset
 
-from trl_math.data.columns import SFT_FORMATS, listing, sft_format
+from trl_math.data.columns import listing, sft_format, sft_formats
 from trl_math.errors import DataError
 
 
@@ -39,10 +39,9 @@ def check_columns(dataset: Dataset, name: str, text_field: str = "text", *, need
     if len(dataset) == 0:
         raise DataError(f"The {name} data set is empty. {found}")
     if sft_format(columns) is None and text_field not in columns:
-        formats = "; ".join(" + ".join(names) for names in SFT_FORMATS)
         raise DataError(
-            f"The {name} data set has no columns to train on. {found} Needed, one of: {formats}. A prompt_style makes "
-            "such rows of problems."
+            f"The {name} data set has no columns to train on. {found} Needed, one of: {sft_formats()}. A "
+            "prompt_style makes such rows of problems."
         )
     for column in sorted(columns & {"prompt", "completion", "messages", "steps", text_field}):
         holes = [index for index, value in enumerate(dataset[column]) if value is None]

@@ -18,6 +18,7 @@ from pathlib import Path
 from trl_math.demo.task import Settings
 from trl_math.errors import RunFolderError
 from trl_math.reporting.coverage_runs import CoverageRun, loss_name
+from trl_math.run_folder import differences
 
 
 # A second thread would only slow such a small model down; a worker needs neither the network nor a GPU.
@@ -74,9 +75,7 @@ def _is_finished(path: Path, settings: Settings) -> bool:
         return False
     before, now = CoverageRun.load(path).settings, asdict(settings)
     if before != now:
-        keys = sorted(key for key in before | now if before.get(key) != now.get(key))
-        differences = ", ".join(f"{key} {before.get(key)!r} there, {now.get(key)!r} here" for key in keys)
-        raise RunFolderError(f"{path} is a run of other settings ({differences}): choose another folder.")
+        raise RunFolderError(f"{path} is a run of other settings ({differences(before, now)}): choose another folder.")
     return True
 
 

@@ -105,10 +105,14 @@ def build_objective(config: Any, segments: Segments | None = None) -> TokenObjec
 
 def coverage_of(config: Any, segments: Segments | None) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return the coverage loss with its N filled in: one N, or an equal share of it for each segment of a sequence."""
-    attempts = config.num_attempts
+    return partial(coverage_nll, num_attempts=attempts_of(config, segments))
+
+
+def attempts_of(config: Any, segments: Segments | None) -> Any:
+    """Return N of each segment: the configured one, or its share where a sequence's segments divide it."""
     if config.coverage_allocation == "uniform" and segments is not None:
-        attempts = attempts / segments.siblings()
-    return partial(coverage_nll, num_attempts=attempts)
+        return config.num_attempts / segments.siblings()
+    return config.num_attempts
 
 
 def is_cross_entropy(config: Any) -> bool:

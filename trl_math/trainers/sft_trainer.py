@@ -23,7 +23,7 @@ from trl_math.trainers.collator import CarryingCollator
 from trl_math.trainers.coverage_metrics import LIVE_WEIGHT, coverage_means, coverage_sums
 from trl_math.trainers.forward import TemperedHead, recorded_outputs
 from trl_math.trainers.model_card import data_name, describe_run, num_rows, with_section
-from trl_math.trainers.objective import SegmentObjective, build_objective, is_cross_entropy
+from trl_math.trainers.objective import SegmentObjective, attempts_of, build_objective, is_cross_entropy
 from trl_math.trainers.refill import RefillLoader, RefillState, StepShape
 from trl_math.trainers.rows import pack_rows, ready_rows
 from trl_math.trainers.segments import STEP_IDS, Segments, batch_ids, count_segments
@@ -200,11 +200,8 @@ class MathSFTTrainer(SFTTrainer):
         """Log coverage, and stop all processes together at a loss that is not finite, which Trainer would hide."""
         values = loss.detach().reshape(1)
         if segments is not None and self.args.num_attempts is not None:
-            attempts: Any = self.args.num_attempts
-            if self.args.coverage_allocation == "uniform":
-                attempts = attempts / segments.siblings()
             live_weight = self.args.min_coverage_weight or LIVE_WEIGHT
-            sums = coverage_sums(segments, attempts, live_weight)
+            sums = coverage_sums(segments, attempts_of(self.args, segments), live_weight)
             values = torch.cat([values.to(sums), sums])
         gathered = self.accelerator.gather(values).view(-1, values.numel())
         if not math.isfinite(gathered[:, 0].sum().item()):
