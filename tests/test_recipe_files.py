@@ -10,7 +10,7 @@ import yaml
 
 from trl_math.launch import launch_plan
 from trl_math.plan import effective_batch, estimate_memory, num_update_steps, plan_memory
-from trl_math.recipes import all_recipes, build_sft, find_recipe, read_recipe, recipe_name
+from trl_math.recipes import all_recipes, build_generate, build_sft, find_recipe, read_recipe, recipe_name
 
 
 ROOT = Path(__file__).parent.parent / "recipes"
@@ -117,8 +117,11 @@ def test_fsdp_saves_whole_models_and_leaves_checkpointing_to_the_trainer():
 @pytest.mark.parametrize("path", all_recipes(), ids=recipe_name)
 def test_every_recipe_is_built_by_the_strict_loader(path):
     values = read_recipe(path)
-    assert {"command", "description", "output_dir"} <= set(values)
+    assert {"command", "description"} <= set(values)
     assert find_recipe(recipe_name(path)) == path
+    if values["command"] == "generate":
+        arguments = build_generate(values)
+        assert arguments.generate.output == values["output"]
     if values["command"] == "sft":
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -189,7 +192,7 @@ def test_readme_has_every_recipe_and_its_steps():
     assert num_update_steps(12_000, 4, 4, 8) == 94 and "94 optimiser steps an epoch, 376 in all" in readme
 
 
-@pytest.mark.parametrize("path", [*LAUNCHES, *DCO], ids=stem)
+@pytest.mark.parametrize("path", [*LAUNCHES, *all_recipes()], ids=stem)
 def test_files_are_plain_short_yaml(path):
     text = path.read_text()
     assert isinstance(yaml.safe_load(text), dict)

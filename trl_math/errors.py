@@ -7,6 +7,9 @@
         RunFolderError               the output folder belongs to another run
       MissingPackageError (ImportError)   an optional package is needed and absent; the message names the extra
       NonFiniteLossError (ArithmeticError)   training produced a NaN or infinite loss
+      ParityError                    an engine does not say what the model that it follows says
+      StoreError                     samples could not be written; what was written stays
+      ServerError                    a server that draws samples failed for too long
 
 The command line prints the message of a `TrlMathError` as one line and exits with status 2; any other exception is a
 bug of ours and keeps its traceback.
@@ -42,6 +45,18 @@ class MissingPackageError(TrlMathError, ImportError):
 
 class NonFiniteLossError(TrlMathError, ArithmeticError):
     """Training produced a loss that is NaN or infinite."""
+
+
+class ParityError(TrlMathError):
+    """A generation engine and the model that it follows disagree about the same prompts."""
+
+
+class StoreError(TrlMathError):
+    """Samples could not be written. What was written before stays readable."""
+
+
+class ServerError(TrlMathError):
+    """A server that draws samples failed for longer than patience allows."""
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ heavy import; building imports TRL.
 """
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -35,6 +36,15 @@ class Header:
 
     command: str = dataclasses.field(default="sft", metadata={"help": "The command that the recipe is for."})
     description: str | None = dataclasses.field(default=None, metadata={"help": "One line for `trl-math recipes`."})
+    env: dict[str, Any] | None = dataclasses.field(
+        default=None, metadata={"help": "Environment variables to set for the run, unless they are set already."}
+    )
+
+
+@dataclasses.dataclass
+class LaunchHeader(Header):
+    """Keys for a command that accelerate launches."""
+
     accelerate_config: str | None = dataclasses.field(
         default=None,
         metadata={"help": "How to launch: a name under recipes/accelerate, or the path of an accelerate config file."},
@@ -42,15 +52,12 @@ class Header:
     num_processes: int | None = dataclasses.field(
         default=None, metadata={"help": "How many processes to launch, instead of the number in the launch file."}
     )
-    env: dict[str, Any] | None = dataclasses.field(
-        default=None, metadata={"help": "Environment variables to set for the run, unless they are set already."}
-    )
 
 
 class SFTArguments(NamedTuple):
     """A recipe in typed form."""
 
-    header: Header
+    header: LaunchHeader
     data: Any  # DataArguments
     training: Any  # MathSFTConfig
     model: Any  # trl.ModelConfig
@@ -112,6 +119,8 @@ def parse_flags(flags: Iterable[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     key = None
     for word in flags:
+        if _is_short_flag(word):  # a value like this one can be given as --key=value
+            raise UsageError(f"Unexpected word {word!r}: settings are given as --key value.")
         if word.startswith("--"):
             key, has_value, text = word[2:].partition("=")
             key = key.replace("-", "_")
@@ -125,6 +134,11 @@ def parse_flags(flags: Iterable[str]) -> dict[str, Any]:
         else:
             values[key].append(word)
     return {key: _unwrap(value) for key, value in values.items()}
+
+
+def _is_short_flag(word: str) -> bool:
+    """Whether a word is meant as a flag, as `-n` is; `-1`, `-inf` and texts with spaces are values."""
+    return re.fullmatch(r"-[A-Za-z]\S*", word) is not None and not re.fullmatch(r"-(inf|infinity|nan)", word.lower())
 
 
 def _unwrap(value: Any) -> Any:
@@ -143,16 +157,54 @@ def build_sft(values: Mapping[str, Any], overrides: Mapping[str, Any] | None = N
     from trl_math.data.load import DataArguments  # noqa: PLC0415 - heavy
     from trl_math.trainers.sft_config import MathSFTConfig  # noqa: PLC0415 - heavy
 
-    consumers = {"header": Header, "data": DataArguments, "training": MathSFTConfig, "model": ModelConfig}
+    consumers = {"header": LaunchHeader, "data": DataArguments, "training": MathSFTConfig, "model": ModelConfig}
     parts = split_values(values, consumers)
-    given = {
-        key: value
-        for name, consumer in consumers.items()
-        for key, value in parts[name].items()
-        if value != _default(consumer, key)
-    }
+    given = _given(parts, consumers)
     parts["training"] |= overrides or {}
     return SFTArguments(*(_build(consumer, parts[name]) for name, consumer in consumers.items()), given)
+
+
+class GenerateRequest(NamedTuple):
+    """A recipe of `trl-math generate` in typed form."""
+
+    header: Header
+    generate: Any  # GenerateArguments
+    engine: Any  # EngineArguments
+    given: dict[str, Any]  # what was set to other than its default, converted
+
+
+# TRL's names for the same things.
+GENERATE_ALIASES = {
+    "model_name_or_path": "model",
+    "model_revision": "revision",
+    "dataset_name": "data",
+    "dataset_config": "data_config",
+    "dataset_split": "split",
+    "output_dir": "output",
+}
+
+
+def canonical(values: Mapping[str, Any], aliases: Mapping[str, str]) -> dict[str, Any]:
+    """Return settings of one place (a recipe, the flags) by their own names; raise if one is given by two names."""
+    named: dict[str, Any] = {}
+    for key, value in values.items():
+        name = aliases.get(key, key)
+        if name in named:
+            other = key if key != name else next(alias for alias in values if aliases.get(alias) == name)
+            raise UsageError(f"{other} is {name}, which is given too: give one of them.")
+        named[name] = value
+    return named
+
+
+def build_generate(values: Mapping[str, Any]) -> GenerateRequest:
+    """Build the typed arguments of the `generate` command; raise a `UsageError` for what has no place."""
+    from trl_math.generation.arguments import GenerateArguments  # noqa: PLC0415 - heavy
+    from trl_math.generation.engines import EngineArguments  # noqa: PLC0415 - heavy
+
+    consumers = {"header": Header, "generate": GenerateArguments, "engine": EngineArguments}
+    parts = split_values(canonical(values, GENERATE_ALIASES), consumers)
+    given = _given(parts, consumers)
+    return GenerateRequest(*(_build(consumer, parts[name]) for name, consumer in consumers.items()), given)
 
 
 def look_at_sft(values: Mapping[str, Any]) -> SFTArguments:
@@ -160,6 +212,15 @@ def look_at_sft(values: Mapping[str, Any]) -> SFTArguments:
     import torch  # noqa: PLC0415 - heavy
 
     return build_sft(values, {} if torch.cuda.is_available() else {"use_cpu": True, "tf32": None})
+
+
+def _given(parts: Mapping[str, Mapping[str, Any]], consumers: Mapping[str, type]) -> dict[str, Any]:
+    return {
+        key: value
+        for name, consumer in consumers.items()
+        for key, value in parts[name].items()
+        if value != _default(consumer, key)
+    }
 
 
 def _default(consumer: type, key: str) -> Any:
@@ -195,6 +256,9 @@ def convert(key: str, value: Any, hint: Any) -> Any:
     exact = tuple(kind for kind in kinds if isinstance(kind, type) and kind is not type(None))
     if isinstance(value, str):
         value = _read_text(value, kinds)
+    item = next((typing.get_args(option)[0] for option in options if typing.get_origin(option) is list), Any)
+    if isinstance(value, list):
+        value = [convert(key, part, item) for part in value]
     if isinstance(value, bool) and str in kinds and bool not in kinds:
         value = "yes" if value else "no"
     if value is None and type(None) in kinds:
@@ -225,6 +289,8 @@ def _read_text(text: str, kinds: tuple[Any, ...]) -> Any:
         parsed = yaml.safe_load(text)
     except yaml.YAMLError:
         return text
+    if list in kinds and not (isinstance(parsed, list) and text.lstrip().startswith("[")):
+        return text  # one item, whatever YAML would make of `Question:`, `- x` or a line break
     is_structure = isinstance(parsed, dict | list) and {dict, list} & set(kinds)
     is_flag = isinstance(parsed, bool) and bool in kinds
     return parsed if is_structure or is_flag or (str not in kinds and not isinstance(parsed, str)) else text

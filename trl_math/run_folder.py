@@ -13,6 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from trl_math.errors import RunFolderError
+from trl_math.files import write_json
 
 
 MANIFEST = "run.json"
@@ -99,13 +100,7 @@ def hold_run_folder(folder: Path) -> Iterator[None]:
 
 def write_manifest(folder: Path, values: dict[str, Any], *, is_finished: bool, **facts: Any) -> None:
     """Write `run.json`, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(
-        {"is_finished": is_finished, "settings": without_secrets(values), **facts}, indent=1, default=str
-    )
-    temporary = folder / f"{MANIFEST}.part"
-    temporary.write_text(text + "\n")
-    temporary.replace(folder / MANIFEST)
+    write_json(folder / MANIFEST, {"is_finished": is_finished, "settings": without_secrets(values), **facts})
 
 
 def _material(values: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from trl_math.files import write_whole
+
 
 NUM_ROWS = 48
 
@@ -51,11 +53,7 @@ REPLACED: dict[str, Any] = {
 
 def smoke_values(values: dict[str, Any], name: str) -> dict[str, Any]:
     """Return a recipe's settings with everything that needs a cluster replaced; writes its rows beside the output."""
-    folder = Path("runs", "smoke", f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
-    while folder.exists():  # two within a second
-        folder = folder.with_name(folder.name + "x")
-    # Processes that this one launches smoke in the same folder.
-    folder = Path(os.environ.setdefault("TRL_MATH_SMOKE_FOLDER", str(folder)))
+    folder = smoke_folder(name)
     rows = write_rows(folder.parent / "rows.jsonl")
     accumulation = min(int(values.get("gradient_accumulation_steps", 1)), 2)
     length = values.get("max_length", 1024)
@@ -69,31 +67,71 @@ def smoke_values(values: dict[str, Any], name: str) -> dict[str, Any]:
     }
 
 
+GENERATE_REPLACED: dict[str, Any] = {
+    "model": "embedded:smollm2-135m-instruct",
+    "backend": "auto",
+    "max_problems": 4,
+    "num_samples": 2,
+    "max_tokens": 32,
+    "num_shots": 0,
+    "dtype": "bfloat16",
+}
+# Keys of a recipe for which a smoke run has no use: machines, other models, other data.
+GENERATE_KEPT = (
+    "command",
+    "description",
+    "prompt_style",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "seed",
+    "logprobs",
+)
+
+
+def generate_smoke_values(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a generation recipe's settings with model, data and machines replaced."""
+    folder = smoke_folder(name)
+    rows = write_rows(folder.parent / "rows.jsonl")
+    kept = {key: value for key, value in values.items() if key in GENERATE_KEPT}
+    if kept.get("temperature", 1.0) == 0:
+        return {**kept, **GENERATE_REPLACED, "num_samples": 1, "data": str(rows), "output": str(folder)}
+    return {**kept, **GENERATE_REPLACED, "data": str(rows), "output": str(folder)}
+
+
+def smoke_folder(name: str) -> Path:
+    """Return a new folder for a smoke run; the same one in processes that this one launches."""
+    folder = Path("runs", "smoke", f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    while folder.exists():  # two within a second
+        folder = folder.with_name(folder.name + "x")
+    return Path(os.environ.setdefault("TRL_MATH_SMOKE_FOLDER", str(folder)))
+
+
 def write_rows(path: Path) -> Path:
     """Write sums with answers, solutions, steps, proof states and ready prompts: something for every prompt style."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     generator = random.Random(0)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with open(temporary, "w", encoding="utf-8") as file:
-        for index in range(NUM_ROWS):
-            a, b, c = (generator.randint(2, 99) for _ in range(3))
-            steps = [
-                f"{a} + {b} = {a + b}. ",
-                f"{a + b} + {c} = {a + b + c}. ",
-                f"The answer is \\boxed{{{a + b + c}}}.",
-            ]
-            question = f"What is {a} + {b} + {c}?"
-            row = {
-                "problem_id": f"smoke/{index}",
-                "problem": question,
-                "answer": str(a + b + c),
-                "solution": "".join(steps),
-                "steps": steps,
-                "state": f"⊢ {a} + {b} + {c} = {a + b + c}",
-                "tactic": "norm_num",
-                "prompt": f"Question: {question}\nAnswer:",
-                "completion": "".join(steps),
-            }
-            file.write(json.dumps(row) + "\n")
-    temporary.replace(path)
+    lines = []
+    for index in range(NUM_ROWS):
+        a, b, c = (generator.randint(2, 99) for _ in range(3))
+        steps = [
+            f"{a} + {b} = {a + b}. ",
+            f"{a + b} + {c} = {a + b + c}. ",
+            f"The answer is \\boxed{{{a + b + c}}}.",
+        ]
+        question = f"What is {a} + {b} + {c}?"
+        row = {
+            "problem_id": f"smoke/{index}",
+            "problem": question,
+            "answer": str(a + b + c),
+            "solution": "".join(steps),
+            "program": f"print({a} + {b} + {c})",
+            "steps": steps,
+            "state": f"⊢ {a} + {b} + {c} = {a + b + c}",
+            "tactic": "norm_num",
+            "prompt": f"Question: {question}\nAnswer:",
+            "completion": "".join(steps),
+        }
+        lines.append(json.dumps(row) + "\n")
+    write_whole(path, "".join(lines))
     return path

@@ -24,10 +24,14 @@ def run(argv: list[str]) -> int:
     options, flags = parser.parse_known_args(argv)
 
     from trl_math.doctor import examine
-    from trl_math.recipes import look_at_sft, parse_flags, read_recipe
+    from trl_math.recipes import GENERATE_ALIASES, canonical, look_at_sft, parse_flags, read_recipe
 
-    values = (read_recipe(options.config) if options.config else {}) | parse_flags(flags)
-    findings = examine(look_at_sft(values).given if values else {})
+    values, given = read_recipe(options.config) if options.config else {}, parse_flags(flags)
+    aliases = GENERATE_ALIASES if values.get("command") == "generate" else {}
+    values = canonical(values, aliases) | canonical(given, aliases)
+    if values.get("command") != "generate" and values:
+        values = look_at_sft(values).given
+    findings = examine(values)
     if options.json:
         print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=1))
     else:

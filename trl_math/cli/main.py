@@ -1,11 +1,13 @@
 """`trl-math COMMAND ...`: finds the command's file and runs it. Nothing heavy is imported to print the help."""
 
 import importlib
+import logging
 import os
 import sys
 import warnings
 
 from trl_math.errors import TrlMathError, nearest
+from trl_math.share import PART_VARIABLE
 
 
 # Command -> (module, one line of help).
@@ -14,6 +16,7 @@ COMMANDS = {
         "trl_math.cli.sft",
         "fine-tune on solutions or answers, with cross-entropy or a confidence-limited objective",
     ),
+    "generate": ("trl_math.cli.generate", "sample problems with vLLM, transformers or servers, into a folder"),
     "recipes": ("trl_math.cli.recipes", "list the recipes, or show one"),
     "doctor": ("trl_math.cli.doctor", "check this machine and say how to mend what is wrong"),
     "demo": ("trl_math.cli.demo", "show the coverage effect on a CPU in minutes"),
@@ -58,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
             raise
         return _fail(str(error))
     except KeyboardInterrupt:
-        return _fail("interrupted. The same command goes on from the last checkpoint.", status=130)
+        return _fail("interrupted. The same command goes on where it stopped.", status=130)
     except BrokenPipeError:  # `trl-math recipes | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -69,6 +72,9 @@ def entry() -> int:
     os.environ["TRL_MATH_OWN_PROCESS"] = str(os.getpid())
     # TRL sets this deprecated field by default, so the warning says nothing to our users.
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*deprecated", category=FutureWarning)
+    # What packages remark about themselves when they are imported on a machine without a GPU.
+    for name in ("bitsandbytes", "torch._library.triton"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     return main()
 
 
@@ -78,8 +84,9 @@ def _usage() -> str:
 
 
 def _fail(message: str, status: int = 2) -> int:
-    # Of several processes that fail alike, one speaks.
-    if int(os.environ.get("RANK", "0")) == 0:
+    # Of several processes that fail alike, one speaks; an interrupt reaches all, and the one that started them speaks.
+    is_silent = status == 130 and PART_VARIABLE in os.environ
+    if int(os.environ.get("RANK", "0")) == 0 and not is_silent:
         print(f"trl-math: {message}", file=sys.stderr)
     return status
 

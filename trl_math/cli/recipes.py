@@ -25,7 +25,10 @@ def run(argv: list[str]) -> int:
     if not recipes:
         raise UsageError("There are no recipes beside this installation.")
     width = max(len(name) for name, _ in recipes)
+    commands = max(len(str(values.get("command", "?"))) for _, values in recipes)
     for name, values in recipes:
-        print(f"{name:{width}}  {values.get('command', '?'):4}  {values.get('description', '')}")
-    print(f"\n{len(recipes)} recipes. Try one: trl-math sft --config {recipes[0][0]} --smoke")
+        print(f"{name:{width}}  {values.get('command', '?'):{commands}}  {values.get('description', '')}")
+    print(
+        f"\n{len(recipes)} recipes. Try one: trl-math {recipes[0][1].get('command')} --config {recipes[0][0]} --smoke"
+    )
     return 0

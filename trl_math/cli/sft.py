@@ -5,11 +5,12 @@ import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from trl_math.cli.request import read_request, set_environment
 from trl_math.errors import DataError, RunFolderError, UsageError
 from trl_math.launch import LaunchPlan, is_launched, is_main_process, launch_plan, relaunch
-from trl_math.recipes import SFTArguments, build_sft, convert, look_at_sft, parse_flags, read_recipe, recipe_name
+from trl_math.recipes import SFTArguments, build_sft, look_at_sft
 from trl_math.run_folder import hold_run_folder, open_run_folder, write_manifest
 from trl_math.smoke import smoke_values
 
@@ -28,20 +29,15 @@ lora_r, ...): https://huggingface.co/docs/trl/sft_trainer
 """
 
 
-class Request(NamedTuple):
-    """What the command line asked for."""
-
-    values: dict[str, Any]
-    is_dry_run: bool
-
-
 def run(argv: list[str]) -> int:
     """Run the command; return the exit status."""
     if {"-h", "--help"} & set(argv):
         print(_help())
         return 0
-    request = read_request(argv)
-    _set_environment(request)
+    request = read_request(argv, "sft", smoke_values, "output_dir")
+    set_environment(request)
+    if request.is_dry_run:
+        _import_less()
     arguments = look_at_sft(request.values) if request.is_dry_run else build_sft(request.values)
     plan = launch_plan(arguments.header.accelerate_config, arguments.header.num_processes)
     if request.is_dry_run:
@@ -50,21 +46,6 @@ def run(argv: list[str]) -> int:
         print(report(arguments, plan))
         return 0
     return train(arguments, plan, argv)
-
-
-def read_request(argv: list[str]) -> Request:
-    """Merge the recipe file, the flags and the smoke settings."""
-    flags = parse_flags(argv)
-    options = {name: convert(name, flags.pop(name, False), bool) for name in ("dry_run", "smoke")}
-    file = convert("config", flags.pop("config", None), str | None)
-    values = read_recipe(file) if file is not None else {}
-    if values.get("command", "sft") != "sft":
-        raise UsageError(f"{file} is a recipe for `trl-math {values['command']}`, not for sft.")
-    name = Path(recipe_name(Path(file))).name if file is not None else "sft"
-    if options["smoke"]:
-        values = smoke_values(values, name)
-    values = {"output_dir": f"runs/{name}", **values, **flags}
-    return Request(values, options["dry_run"])
 
 
 def train(arguments: SFTArguments, plan: LaunchPlan | None, argv: list[str]) -> int:
@@ -201,13 +182,7 @@ def _resume_from(folder: Path, arguments: SFTArguments) -> str | None:
     return str(checkpoint) if checkpoint is not None else None
 
 
-def _set_environment(request: Request) -> None:
-    variables = convert("env", request.values.get("env"), dict | None) or {}
-    for name, value in variables.items():
-        os.environ.setdefault(name, str(value))
-    if not request.is_dry_run:
-        return
-    os.environ["HF_HUB_OFFLINE"] = "1"  # a dry run reads caches only
+def _import_less() -> None:
     # A dry run builds no model. Importing these costs seconds and TRL does without, but a process that hides them must
     # not train afterwards, so only a program of its own does.
     if os.environ.get("TRL_MATH_OWN_PROCESS") == str(os.getpid()):
@@ -228,12 +203,12 @@ def _help() -> str:
     from trl import SFTConfig
 
     from trl_math.data.load import DataArguments
-    from trl_math.recipes import Header
+    from trl_math.recipes import LaunchHeader
     from trl_math.trainers import MathSFTConfig
 
     inherited = {field.name for field in dataclasses.fields(SFTConfig)}
     ours = [field for field in dataclasses.fields(MathSFTConfig) if field.name not in inherited]
-    header = [field for field in dataclasses.fields(Header) if field.name not in ("command", "description")]
+    header = [field for field in dataclasses.fields(LaunchHeader) if field.name not in ("command", "description")]
     lines = []
     for field in [*header, *dataclasses.fields(DataArguments), *ours]:
         default = "" if field.default is None else f" [{field.default}]"

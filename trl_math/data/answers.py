@@ -47,8 +47,15 @@ def answer_kind(answer: str | None, problem: str, *, choices: bool, boxed: bool)
     return "text" if WORDS.fullmatch(answer) else "math"
 
 
-def choice_texts(choices: list[Any] | None) -> list[str] | None:
-    """Return the choices without the letters that some data sets put before them: `A)32400` is `32400`."""
+def choice_texts(choices: list[Any] | dict[str, Any] | None) -> list[str] | None:
+    """Return the choices without the letters that some data sets put before them: `A)32400` is `32400`.
+
+    They may also be a mapping of letters to texts, or, as on the hub, one of `label` and `text` to lists.
+    """
+    if isinstance(choices, dict):
+        listed = choices.get("text")
+        present = {letter: text for letter, text in choices.items() if text is not None}
+        choices = listed if isinstance(listed, list) else [present[letter] for letter in sorted(present)]
     lettered = [
         (str(choice).strip(), rf"(?:\(?{letter}[).:]\s*)+")
         for choice, letter in zip(choices or [], LETTERS, strict=False)

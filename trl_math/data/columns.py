@@ -28,7 +28,7 @@ def listing(names: Iterable[str]) -> str:
 PROBLEMS = Table(
     "problems",
     ("problem_id", "problem", "answer", "answer_kind", "source"),
-    ("solution", "choices", "level", "subject"),
+    ("solution", "program", "choices", "level", "subject"),
 )
 COMPLETIONS = Table(
     "completions",
@@ -43,8 +43,9 @@ COMPLETIONS = Table(
         "finish_reason",
         "sampler",
     ),
+    ("token_logprobs",),
 )
-GRADED = Table("graded completions", (*COMPLETIONS.required, "correct", "extracted", "reason"))
+GRADED = Table("graded completions", (*COMPLETIONS.required, "correct", "extracted", "reason"), COMPLETIONS.optional)
 DIFFICULTY = Table(
     "problems with pass rates",
     (

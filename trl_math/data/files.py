@@ -5,7 +5,7 @@ numbers and texts, and a broken line is named. It is held in memory; Parquet is 
 """
 
 import json
-from collections.abc import Iterable
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import datasets
 import pyarrow as pa
 
 from trl_math.errors import DataError, UsageError, nearest
+from trl_math.run_folder import MANIFEST
 
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
@@ -35,7 +36,7 @@ def load_path(path: Path, split: str) -> datasets.Dataset:
 def _load_folder(folder: Path, split: str) -> datasets.Dataset:
     if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
         return _load_saved(folder, split)
-    files = sorted(file for file in folder.rglob("*") if file.suffix in SUFFIXES)
+    files = sorted(file for file in folder.rglob("*") if file.suffix in SUFFIXES and file.name != MANIFEST)
     # `train.jsonl`, or the hub's `train-00000-of-00002.parquet`.
     of_split = {file: file.stem.split("-")[0] for file in files}
     chosen = [file for file in files if of_split[file] == split]
@@ -102,12 +103,21 @@ def _parse(text: str, path: Path, line: int) -> Any:
 
 def _table(rows: list[dict[str, Any]]) -> pa.Table:
     names = dict.fromkeys(name for row in rows for name in row)
-    return pa.table({name: _column([row.get(name) for row in rows]) for name in names})
+    return pa.table({name: _column(name, [row.get(name) for row in rows]) for name in names})
 
 
-def _column(values: Iterable[Any]) -> pa.Array:
+def _column(name: str, values: list[Any]) -> pa.Array:
     try:
         return pa.array(values)
+    except UnicodeEncodeError:
+        number = next(
+            i
+            for i, value in enumerate(values, 1)
+            if re.search("[\ud800-\udfff]", json.dumps(value, ensure_ascii=False))
+        )
+        raise DataError(
+            f"{name!r} of row {number} has half of a surrogate pair (\\ud800 to \\udfff), no text."
+        ) from None
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
         # Mixed types, such as the answers 1536 and "B": texts as they are, the rest as JSON.
         return pa.array([value if value is None or isinstance(value, str) else json.dumps(value) for value in values])

@@ -89,6 +89,13 @@ def load_rows(
     return train, _to_rows(held_out, arguments.prompt_style, arguments.max_eval_rows, seed, "eval")
 
 
+def read_for_style(name: str, split: str, config: str | None, style: str | None) -> datasets.Dataset:
+    """Return one split of a source, as problems if the prompt style reads problems."""
+    # One file is one split, whatever split would be read of a data set.
+    rows = load_source(name, "train" if Path(name).is_file() else split, config)
+    return rows if style in NOT_PROBLEMS else to_problems(rows, name)
+
+
 def digest(rows: datasets.Dataset) -> str:
     """Return a short hash of the rows' content and order, to know them again when a run goes on."""
     sha = hashlib.sha256()
@@ -98,11 +105,7 @@ def digest(rows: datasets.Dataset) -> str:
 
 
 def _read(names: list[str], split: str, arguments: DataArguments, config: str | None = None) -> datasets.Dataset:
-    parts = []
-    for name in names:
-        # One file is one split, whatever split would be read of a data set.
-        rows = load_source(name, "train" if Path(name).is_file() else split, config)
-        parts.append(rows if arguments.prompt_style in NOT_PROBLEMS else to_problems(rows, name))
+    parts = [read_for_style(name, split, config, arguments.prompt_style) for name in names]
     return datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
 
 

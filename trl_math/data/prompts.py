@@ -1,15 +1,19 @@
 """Prompt styles: one definition of how a problem becomes a prompt, for training, generation and evaluation alike.
 
 A style is two format strings over the fields of a row. A plain prompt ends where a token ends (a colon, an equals
-sign), and the space that follows belongs to the completion: tokenizers join a space to the word behind it, so a prompt
-that ended in a space would show the model, when it is asked, a token that it never saw in training.
+sign, a line), and the space that follows belongs to the completion: tokenizers join a space to the word behind it, so
+a prompt that ended in a space would show the model, when it is asked, a token that it never saw in training.
+
+How a completion ends: in training, TRL appends the EOS token to a plain one, and the chat template closes a turn, so
+that a trained model stops by itself. A base model has not seen that and goes on to invent the next question; the
+stop strings of a plain style end it there. They are for generation alone and change nothing in training.
 """
 
 import dataclasses
 import hashlib
 import json
 import string
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,39 +39,68 @@ class PromptStyle:
     """How a row becomes a prompt and, in training, a completion. `is_chat`: both are lists of messages.
 
     Fields: any text column (`problem` with its choices below it), and `boxed_solution`, the solution with its answer
-    in a box at the end if it has no box itself.
+    in a box at the end if it has no box itself. `stop`: where a sample of a model that was not trained on this style
+    ends. `shots`: (prompt, completion) texts of solved problems that every prompt begins with.
     """
 
     prompt_format: str
     completion_format: str
     is_chat: bool = False
+    stop: tuple[str, ...] = ()
+    shots: tuple[tuple[str, str], ...] = ()
 
     def prompt(self, row: Mapping[str, Any]) -> Prompt:
         """Return the prompt of a row: a text, or the messages of a conversation."""
-        return self._message("user", self.prompt_format.format_map(_fields(row)))
+        text = self.prompt_format.format_map(_fields(row))
+        if not self.is_chat:
+            return "\n\n".join([*(asked + solved for asked, solved in self.shots), text])
+        turns = [turn for asked, solved in self.shots for turn in (_turn("user", asked), _turn("assistant", solved))]
+        return [*turns, _turn("user", text)]
 
     def completion(self, row: Mapping[str, Any]) -> Prompt:
         """Return what is to be trained on: the rest of the text, or the assistant's message."""
-        return self._message("assistant", self.completion_format.format_map(_fields(row)))
+        text = self.completion_format.format_map(_fields(row))
+        return [_turn("assistant", text)] if self.is_chat else text
 
-    def _message(self, role: str, text: str) -> Prompt:
-        return [{"role": role, "content": text}] if self.is_chat else text
+    def with_shots(self, rows: Iterable[Mapping[str, Any]]) -> "PromptStyle":
+        """Return this style with these solved problems before every prompt (`shots.choose_shots` chooses some).
+
+        Plain prompts have them above, a blank line after each; chat prompts have them as earlier turns.
+        """
+        fields = [_fields(row) for row in rows]
+        shots = [
+            (self.prompt_format.format_map(row), self.completion_format.format_map(row).rstrip()) for row in fields
+        ]
+        return dataclasses.replace(self, shots=tuple(shots))
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that a row must have for `prompt` and `completion`."""
-        parsed = string.Formatter().parse(self.prompt_format + self.completion_format)
-        names = [column for _, name, _, _ in parsed if name for column in FIELD_COLUMNS.get(name, (name,))]
-        return tuple(dict.fromkeys(names))
+        return _columns(self.prompt_format + self.completion_format)
 
+    @property
+    def prompt_columns(self) -> tuple[str, ...]:
+        """The columns that a row must have for `prompt` alone."""
+        return _columns(self.prompt_format)
+
+
+# A base model's next question. Both, so that the text before it has no blank line at its end.
+NEXT_QUESTION = ("\n\nQuestion:", "\nQuestion:")
 
 PROMPT_STYLES = {
     # The coverage paper's direct answers: the answer between dollar signs and nothing else.
     "direct": PromptStyle(
         "Give only the final answer, between dollar signs and without any steps.\n\nQuestion: {problem}\nAnswer:",
         " ${answer}$",
+        stop=("\n",),
     ),
-    "cot": PromptStyle("Question: {problem}\nAnswer:", " {solution}"),
+    "cot": PromptStyle("Question: {problem}\nAnswer:", " {solution}", stop=NEXT_QUESTION),
+    # Program of thought: what follows the prompt is code from its first character on.
+    "program": PromptStyle(
+        "Question: {problem}\n\n# Write a Python program that prints the answer.\n",
+        "{program}",
+        stop=(*NEXT_QUESTION, "\n```"),
+    ),
     "chat_direct": PromptStyle(
         "{problem}\n\nGive only the final answer, within \\boxed{{}} and without any steps.",
         "\\boxed{{{answer}}}",
@@ -78,17 +111,30 @@ PROMPT_STYLES = {
         "{boxed_solution}",
         is_chat=True,
     ),
+    "chat_program": PromptStyle(
+        "{problem}\n\nWrite a Python program, in one ```python block, that prints the final answer.",
+        "```python\n{program}\n```",
+        is_chat=True,
+    ),
     # The problem says it all and ends on a token boundary itself: `12*34=` -> `408`.
-    "plain": PromptStyle("{problem}", "{answer}"),
+    "plain": PromptStyle("{problem}", "{answer}", stop=("\n",)),
     # One step of a formal proof: goal state -> tactic.
     "tactic": PromptStyle("{state}:::", "{tactic}"),
 }
 
 
 def template_hash(style: str | PromptStyle) -> str:
-    """Return a short hash of what a style says, the same on every machine and in every version that says the same."""
+    """Return a short hash of what a style says, the same on every machine and in every version that says the same.
+
+    It is of the two formats, `is_chat`, and the shots if there are any. Stop strings are no part of it: they say
+    nothing to the model, and are written down with the sampling settings.
+    """
     definition = _style(style) if isinstance(style, str) else style
-    text = json.dumps([FIELDS_VERSION, dataclasses.asdict(definition)], sort_keys=True)
+    says = dataclasses.asdict(definition)
+    del says["stop"]
+    if not definition.shots:
+        del says["shots"]
+    text = json.dumps([FIELDS_VERSION, says], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -127,6 +173,15 @@ def without_gaps(dataset: datasets.Dataset, style: str) -> tuple[datasets.Datase
     columns = [column for column in _style(style).columns if column in dataset.column_names]
     gaps = set().union(*(_gaps(dataset, column) for column in columns))
     return dataset.select([index for index in range(len(dataset)) if index not in gaps]), len(gaps)
+
+
+def _turn(role: str, text: str) -> dict[str, str]:
+    return {"role": role, "content": text}
+
+
+def _columns(formats: str) -> tuple[str, ...]:
+    names = [name for _, name, _, _ in string.Formatter().parse(formats) if name]
+    return tuple(dict.fromkeys(column for name in names for column in FIELD_COLUMNS.get(name, (name,))))
 
 
 def _style(name: str) -> PromptStyle:
@@ -170,6 +225,9 @@ def _fields(row: Mapping[str, Any]) -> dict[str, Any]:
         fields["problem"] = "\n".join([row["problem"], *lines])
     if solution := row.get("solution"):
         fields["boxed_solution"] = _boxed(solution, row.get("answer"))
+    if program := row.get("program"):
+        # A line break at its beginning would join the one before it, to another token than the prompt ends in.
+        fields["program"] = program.strip()
     return fields
 
 

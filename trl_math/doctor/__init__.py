@@ -10,7 +10,7 @@ Each check imports what it looks at itself, and its exceptions become findings: 
 import contextlib
 import sys
 
-from trl_math.doctor import hardware, software
+from trl_math.doctor import engines, hardware, software
 from trl_math.doctor.finding import Finding as Finding
 from trl_math.doctor.finding import Recipe
 from trl_math.errors import UsageError
@@ -35,6 +35,17 @@ CHECKS = (
     hardware.check_disk,
 )
 
+# For recipes that train nothing.
+GENERATE_CHECKS = (
+    software.check_python,
+    software.check_packages,
+    software.check_vllm,
+    software.check_nccl,
+    software.check_tokenizers,
+    hardware.check_hub,
+    engines.check_engines,
+)
+
 
 def examine(recipe: Recipe | None = None) -> list[Finding]:
     """Look at everything that a recipe (or, without one, any run) needs, and say what is missing."""
@@ -44,7 +55,7 @@ def examine(recipe: Recipe | None = None) -> list[Finding]:
         launch = launch_plan(recipe.get("accelerate_config"), recipe.get("num_processes"))
     except UsageError as error:
         findings.append(Finding("launch", "fail", str(error), "--accelerate_config NAME"))
-    for check in CHECKS:
+    for check in GENERATE_CHECKS if recipe.get("command") == "generate" else CHECKS:
         try:
             # DeepSpeed and bitsandbytes speak on import; standard output is for the findings.
             with contextlib.redirect_stdout(sys.stderr):

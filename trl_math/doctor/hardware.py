@@ -114,13 +114,17 @@ def check_recipe(recipe: Recipe, launch: LaunchPlan | None) -> Findings:
 def _model_config(recipe: Recipe) -> dict[str, Any] | None:
     from trl_math.dry_run import model_config
 
-    return model_config(recipe.get("model_name_or_path"))
+    return model_config(_model_name(recipe))
+
+
+def _model_name(recipe: Recipe) -> str | None:
+    return recipe.get("model_name_or_path", recipe.get("model"))
 
 
 def check_hub(recipe: Recipe, launch: LaunchPlan | None) -> Findings:
     from huggingface_hub import constants, get_token
 
-    model = recipe.get("model_name_or_path")
+    model = _model_name(recipe)
     if constants.HF_HUB_OFFLINE and model and _model_config(recipe) is None:
         fix = f"unset HF_HUB_OFFLINE, or, where there is a network: hf download {model}"
         yield Finding("hub", "fail", f"HF_HUB_OFFLINE is set and {model} is not in the cache", fix)

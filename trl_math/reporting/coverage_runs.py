@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trl_math.errors import RunFolderError
+from trl_math.files import write_whole
 
 
 TABLE_ATTEMPTS = (1, 16, 64, 256, 1024)
@@ -47,10 +48,7 @@ class CoverageRun:
 
     def save(self, path: Path) -> None:
         """Write the run, whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.part")
-        temporary.write_text(json.dumps(asdict(self)) + "\n")
-        temporary.replace(path)
+        write_whole(path, json.dumps(asdict(self)) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> "CoverageRun":

@@ -33,10 +33,3 @@ def is_complete(checkpoint: Path) -> bool:
 def last_complete_checkpoint(output_dir: str | os.PathLike) -> Path | None:
     """Return the newest checkpoint that was not cut off while it was written, or None."""
     return next((path for path in reversed(list_checkpoints(output_dir)) if is_complete(path)), None)
-
-
-def write_json(path: Path, value: dict) -> None:
-    """Write a JSON file whole or not at all."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(value, indent=1) + "\n")
-    os.replace(temporary, path)

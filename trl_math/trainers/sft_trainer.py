@@ -17,8 +17,9 @@ from transformers import AutoProcessor, PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTTrainer
 
 from trl_math.errors import NonFiniteLossError, RunFolderError, UsageError
+from trl_math.files import write_json
 from trl_math.losses import cross_entropy_weight
-from trl_math.trainers.checkpoints import last_complete_checkpoint, write_json
+from trl_math.trainers.checkpoints import last_complete_checkpoint
 from trl_math.trainers.collator import CarryingCollator
 from trl_math.trainers.coverage_metrics import LIVE_WEIGHT, coverage_means, coverage_sums
 from trl_math.trainers.forward import TemperedHead, recorded_outputs

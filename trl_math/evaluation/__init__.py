@@ -1,0 +1,52 @@
+"""Numbers of a benchmark that one can believe: each with its n and its interval. NumPy only, no torch, no files."""
+
+from trl_math.evaluation.calibration import Bin as Bin
+from trl_math.evaluation.calibration import Calibration as Calibration
+from trl_math.evaluation.calibration import calibration as calibration
+from trl_math.evaluation.calibration import majority_confidence as majority_confidence
+from trl_math.evaluation.coverage import coverage_at_k as coverage_at_k
+from trl_math.evaluation.coverage import coverage_estimates as coverage_estimates
+from trl_math.evaluation.intervals import Estimate as Estimate
+from trl_math.evaluation.intervals import mean_estimate as mean_estimate
+from trl_math.evaluation.intervals import mean_estimates as mean_estimates
+from trl_math.evaluation.intervals import proportion as proportion
+from trl_math.evaluation.intervals import wilson as wilson
+from trl_math.evaluation.majority import MajorityAtK as MajorityAtK
+from trl_math.evaluation.majority import majority_at_k as majority_at_k
+from trl_math.evaluation.paired import Comparison as Comparison
+from trl_math.evaluation.paired import PValue as PValue
+from trl_math.evaluation.paired import compare as compare
+from trl_math.evaluation.paired import difference_estimate as difference_estimate
+from trl_math.evaluation.pass_at_k import pass_at_k as pass_at_k
+from trl_math.evaluation.summary import Summary as Summary
+from trl_math.evaluation.summary import Tally as Tally
+from trl_math.evaluation.summary import problem_metrics as problem_metrics
+from trl_math.evaluation.summary import summarise as summarise
+from trl_math.evaluation.summary import tally as tally
+
+
+__all__ = [
+    "Bin",
+    "Calibration",
+    "Comparison",
+    "Estimate",
+    "MajorityAtK",
+    "PValue",
+    "Summary",
+    "Tally",
+    "calibration",
+    "compare",
+    "coverage_at_k",
+    "coverage_estimates",
+    "difference_estimate",
+    "majority_at_k",
+    "majority_confidence",
+    "mean_estimate",
+    "mean_estimates",
+    "pass_at_k",
+    "problem_metrics",
+    "proportion",
+    "summarise",
+    "tally",
+    "wilson",
+]

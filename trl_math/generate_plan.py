@@ -1,0 +1,129 @@
+"""`trl-math generate --dry-run`: the prompts as the model will see them, how much there is to do, and who does it."""
+
+from pathlib import Path
+from typing import Any
+
+from trl_math.data.columns import listing
+from trl_math.errors import NotCachedError, TrlMathError, UsageError
+from trl_math.generation import server_discovery
+from trl_math.generation.arguments import find_style, load_problems, make_prompts
+from trl_math.generation.engines import find_checkpoint
+from trl_math.generation.store import Shard, completion_files
+from trl_math.recipes import GenerateRequest
+from trl_math.run_folder import without_secrets
+from trl_math.share import Part, visible_gpus
+
+
+def report(arguments: GenerateRequest, part: Part) -> str:
+    """Return the text of a dry run; raise what would stop the run on any machine."""
+    checkpoint, model_lines = _model(arguments)
+    sections = {
+        "settings (others are at their defaults)": _aligned(_shown(arguments.given)),
+        "model": model_lines,
+        "prompts": _prompts(arguments, checkpoint),
+        "engines": _engines(arguments, part),
+        "files": _files(arguments),
+        "missing on this machine": _missing(arguments),
+    }
+    return "\n\n".join(f"{title}\n" + "\n".join(f"  {line}" for line in lines) for title, lines in sections.items())
+
+
+def _shown(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that may be printed; addresses of servers may hold passwords."""
+    shown = without_secrets(given)
+    if shown.get("server_urls"):
+        shown["server_urls"] = [server_discovery.without_secrets(url) for url in shown["server_urls"]]
+    return shown
+
+
+def _model(arguments: GenerateRequest) -> tuple[Any, list[str]]:
+    engine = arguments.engine
+    try:
+        checkpoint = find_checkpoint(engine)
+    except UsageError:
+        if Path(str(engine.model)).exists():
+            raise
+        return None, [f"{engine.model}: not in the local cache, so its tokenizer and context are not checked"]
+    ends = [checkpoint.tokenizer.decode([token]) for token in checkpoint.end_ids] if checkpoint.tokenizer else []
+    context = f"{checkpoint.context_length:,} tokens" if checkpoint.context_length else "the server's"
+    return checkpoint, [f"{engine.model} ({checkpoint.identity})", f"context {context}; ends with {listing(ends)}"]
+
+
+def _prompts(arguments: GenerateRequest, checkpoint: Any) -> list[str]:
+    generate, engine = arguments.generate, arguments.engine
+    try:
+        problems = load_problems(generate)
+    except NotCachedError as error:
+        return [f"{generate.data}: not in the local cache, so its columns are not checked", f"({error})"]
+    lines = [
+        f"{len(problems):,} problems x {generate.num_samples} samples = {len(problems) * generate.num_samples:,}, "
+        f"of up to {generate.max_tokens:,} tokens"
+    ]
+    if checkpoint is None or checkpoint.tokenizer is None:
+        return lines
+    prompts = make_prompts(problems, find_style(generate, problems), checkpoint.tokenizer)
+    lengths = sorted(len(prompt.ids) for prompt in prompts)
+    lines.append(f"prompts of {lengths[0]:,} to {lengths[-1]:,} tokens, median {lengths[len(lengths) // 2]:,}")
+    context = min(filter(None, (checkpoint.context_length, engine.max_model_len)), default=None)
+    if context is not None:
+        too_long = sum(length >= context for length in lengths)
+        cut = sum(context - generate.max_tokens < length < context for length in lengths)
+        if too_long:
+            lines.append(f"{too_long:,} do not fit the context of {context:,} tokens: their samples will be empty")
+        if cut:
+            lines.append(f"{cut:,} leave fewer than max_tokens tokens in the context: their samples may be cut there")
+    lines += ["the first one, as the model sees it:", *_quoted(checkpoint.tokenizer.decode(prompts[0].ids))]
+    return lines
+
+
+def _engines(arguments: GenerateRequest, part: Part) -> list[str]:
+    engine = arguments.engine
+    if engine.engine == "server":
+        return [f"{len(engine.server_urls)} servers, {engine.concurrency} requests in flight at each"]
+    number = part.number if part.number > 1 and not part.is_child else engine.data_parallel_size
+    gpus = visible_gpus()
+    devices = f"{engine.tensor_parallel_size} GPUs each" if gpus else "on the CPU"
+    lines = [f"{number} x {engine.engine}, {devices}; {len(gpus)} GPUs are visible here"]
+    shard = Shard.parse(arguments.generate.shard)
+    if shard.number > 1:
+        lines.append(
+            f"shard {shard} of the problems: every {shard.number}th, from the {shard.index}th, counted from 0"
+        )
+    return lines
+
+
+def _files(arguments: GenerateRequest) -> list[str]:
+    folder = Path(arguments.generate.output)
+    try:
+        present = len(completion_files(folder))
+    except (OSError, TrlMathError):
+        present = 0
+    lines = [f"{folder}: run.json, completions*.jsonl" + (f" ({present} there: it goes on)" if present else "")]
+    if arguments.generate.export:
+        lines.append(f"{arguments.generate.export}: all samples, when done")
+    return lines
+
+
+def _missing(arguments: GenerateRequest) -> list[str]:
+    engine, gpus = arguments.engine, len(visible_gpus())
+    lines = []
+    try:
+        engine.check_here()
+    except TrlMathError as error:
+        lines.append(str(error))
+    needed = engine.data_parallel_size * engine.tensor_parallel_size
+    shares_cpu = gpus == 0 and engine.tensor_parallel_size == 1  # engines without a GPU share the processor
+    if needed > gpus and not shares_cpu:
+        lines.append(f"{needed} GPUs; {gpus} are visible")
+    return lines or ["nothing"]
+
+
+def _aligned(values: dict[str, Any]) -> list[str]:
+    width = max(map(len, values))
+    return [f"{key:{width}}  {value}" for key, value in values.items()]
+
+
+def _quoted(text: str) -> list[str]:
+    lines = text.split("\n")
+    shown = lines if len(lines) <= 24 else [*lines[:12], f"... {len(lines) - 24} lines ...", *lines[-12:]]
+    return [f"| {line}" for line in shown]

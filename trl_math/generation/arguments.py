@@ -1,0 +1,158 @@
+"""What `trl-math generate` is asked: which problems, in which prompts, sampled how; and the prompts that follow."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from trl_math.data.load import read_for_style
+from trl_math.data.prompts import PROMPT_STYLES, PromptStyle, template_hash
+from trl_math.data.shots import choose_shots
+from trl_math.errors import DataError, UsageError, pick
+from trl_math.generation.checkpoint import Checkpoint
+from trl_math.generation.engines import EngineArguments
+from trl_math.generation.run import Prompt
+from trl_math.generation.tokenise import all_prompt_token_ids
+from trl_math.records import Sampling
+
+
+@dataclasses.dataclass
+class GenerateArguments:
+    """Which problems are asked, and how samples are drawn."""
+
+    data: str | None = dataclasses.field(
+        default=None,
+        metadata={"help": "A hub name, a JSONL or Parquet file or folder, or reasoning_gym:<generator>?size=100."},
+    )
+    data_config: str | None = dataclasses.field(default=None, metadata={"help": "Configuration name on the hub."})
+    split: str = dataclasses.field(default="train", metadata={"help": "Split to sample."})
+    max_problems: int | None = dataclasses.field(default=None, metadata={"help": "Only the first so many problems."})
+    prompt_style: str = dataclasses.field(
+        default="chat_cot", metadata={"help": f"How a problem is asked: {', '.join(PROMPT_STYLES)}."}
+    )
+    num_shots: int = dataclasses.field(default=0, metadata={"help": "Solved problems before every prompt."})
+    shots_data: str | None = dataclasses.field(
+        default=None, metadata={"help": "Where they come from, if not from the train split of data."}
+    )
+    shots_split: str = dataclasses.field(default="train", metadata={"help": "Split of shots_data."})
+    num_samples: int = dataclasses.field(default=1, metadata={"help": "Samples of each problem."})
+    temperature: float = dataclasses.field(default=1.0, metadata={"help": "0 is greedy."})
+    top_p: float = dataclasses.field(default=1.0, metadata={"help": "Nucleus sampling; 1 is off."})
+    top_k: int = dataclasses.field(default=0, metadata={"help": "0 is off."})
+    min_p: float = dataclasses.field(default=0.0, metadata={"help": "0 is off."})
+    repetition_penalty: float = dataclasses.field(default=1.0, metadata={"help": "1 is off."})
+    max_tokens: int = dataclasses.field(default=2048, metadata={"help": "Tokens of a sample at most."})
+    stop: list[str] | None = dataclasses.field(
+        default=None, metadata={"help": "Texts that end a sample, instead of those of the prompt style."}
+    )
+    logprobs: bool = dataclasses.field(
+        default=False, metadata={"help": "Keep each token's log-probability (the model's own, at temperature 1)."}
+    )
+    seed: int = dataclasses.field(default=0, metadata={"help": "Random state of the samples."})
+    shard: str = dataclasses.field(
+        default="0/1", metadata={"help": "INDEX/NUMBER: draw this part of the problems only, counted from 0."}
+    )
+    output: str | None = dataclasses.field(default=None, metadata={"help": "Folder of the samples."})
+    export: str | None = dataclasses.field(
+        default=None, metadata={"help": "Also write all samples to this .parquet or .jsonl file when done."}
+    )
+
+    def __post_init__(self) -> None:
+        pick("prompt style", self.prompt_style, PROMPT_STYLES)
+        if self.max_problems is not None and self.max_problems < 1:
+            raise UsageError(f"max_problems must be at least 1, got {self.max_problems}.")
+        if self.num_shots < 0:
+            raise UsageError(f"num_shots must be 0 or above, got {self.num_shots}.")
+        if self.num_shots == 0 and (self.shots_data is not None or self.shots_split != "train"):
+            raise UsageError("shots_data and shots_split need num_shots: how many solved problems come first?")
+        if self.shots_split != "train" and self.shots_data is None:
+            raise UsageError("shots_split is of shots_data: name that too.")
+        self.sampling()  # refuses what makes no sense
+
+    def sampling(self) -> Sampling:
+        """Return how samples are drawn; the stop strings are the prompt style's unless they are given."""
+        stop = PROMPT_STYLES[self.prompt_style].stop if self.stop is None else self.stop
+        names = {field.name for field in dataclasses.fields(Sampling)} - {"stop"}
+        return Sampling(stop=tuple(stop), **{name: getattr(self, name) for name in names})
+
+
+def load_problems(arguments: GenerateArguments) -> datasets.Dataset:
+    """Return the problems to ask."""
+    if not arguments.data:
+        raise UsageError("Which problems? Set data (a hub name, a JSONL or Parquet file, or reasoning_gym:...).")
+    file = Path(arguments.data)
+    if file.is_file() and arguments.split not in ("train", file.stem):
+        raise UsageError(f"{arguments.data} is one file, without a split {arguments.split!r}: leave split out.")
+    problems = read_for_style(arguments.data, arguments.split, arguments.data_config, arguments.prompt_style)
+    number = len(problems) if arguments.max_problems is None else min(arguments.max_problems, len(problems))
+    return problems.select(range(number))
+
+
+def find_style(arguments: GenerateArguments, problems: datasets.Dataset) -> PromptStyle:
+    """Return the prompt style, with its shots."""
+    style = PROMPT_STYLES[arguments.prompt_style]
+    if arguments.num_shots == 0:
+        return style
+    assert arguments.data is not None
+    source, split, config = arguments.shots_data, arguments.shots_split, None
+    if source is None:
+        source, split, config = arguments.data, "train", arguments.data_config
+    rows = read_for_style(source, split, config, arguments.prompt_style)
+    return style.with_shots(choose_shots(rows, arguments.num_shots, arguments.seed, style, problems))
+
+
+def make_prompts(problems: datasets.Dataset, style: PromptStyle, tokenizer: Any) -> list[Prompt]:
+    """Return each problem's prompt and its tokens; without a tokenizer (chat servers need none) no tokens."""
+    missing = [column for column in style.prompt_columns if column not in problems.column_names]
+    if missing:
+        raise DataError(f"This prompt style needs the columns {', '.join(missing)}, which the data do not have.")
+    for column in style.prompt_columns:
+        gap = next((index for index, value in enumerate(problems[column]) if not value), None)
+        if gap is not None:
+            raise DataError(f"A prompt cannot be made of every row: row {gap} has no {column}.")
+    asked = [style.prompt(row) for row in problems]
+    ids = all_prompt_token_ids(tokenizer, asked) if tokenizer is not None else [[] for _ in asked]
+    has_ids = "problem_id" in problems.column_names
+    names = problems["problem_id"] if has_ids else [f"row/{index}" for index in range(len(problems))]
+    return [Prompt(*prompt) for prompt in zip(names, asked, ids, strict=True)]
+
+
+def sampler_settings(
+    arguments: GenerateArguments, engine: EngineArguments, style: PromptStyle, checkpoint: Checkpoint
+) -> dict[str, Any]:
+    """Return what samples must have in common to lie in one folder. How many there are of each is not part of it."""
+    sampling = arguments.sampling().settings()
+    del sampling["num_samples"]
+    chat_template = getattr(checkpoint.tokenizer, "chat_template", None)
+    return {
+        "model": checkpoint.identity,
+        "dtype": engine.dtype,
+        "max_model_len": engine.max_model_len,
+        "tokenizer": _tokenizer_hash(checkpoint.tokenizer),
+        "end_ids": list(checkpoint.end_ids),
+        "prompt_style": arguments.prompt_style,
+        "num_shots": arguments.num_shots,
+        "template_hash": template_hash(style),
+        "chat_template": _short_hash(str(chat_template)) if style.is_chat and chat_template is not None else None,
+        **sampling,
+    }
+
+
+def sampler_hash(settings: dict[str, Any]) -> str:
+    """Return the short name of such settings, which every sample carries."""
+    return _short_hash(repr(sorted(settings.items())))
+
+
+def _tokenizer_hash(tokenizer: Any) -> str | None:
+    """Return a short hash of how a tokenizer reads and writes; None for a server's own."""
+    if tokenizer is None:
+        return None
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    says = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
+    return _short_hash(f"{says}{tokenizer.special_tokens_map}")
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

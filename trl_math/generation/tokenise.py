@@ -1,0 +1,47 @@
+"""From a prompt to its tokens: exactly those that TRL's SFTTrainer sees for the same prompt in training.
+
+TRL tokenises a text with the tokenizer's own call (so with a BOS token where the tokenizer adds one) and a
+conversation with its chat template and the opening of the assistant's turn. The same two calls are made here, on many
+prompts at once; `tests/test_tokenise.py` holds the tokens against the rows that the trainer makes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from trl_math.data.columns import listing
+from trl_math.data.prompts import PROMPT_STYLES, Prompt
+from trl_math.errors import UsageError
+
+
+def prompt_token_ids(tokenizer: Any, prompt: Prompt) -> list[int]:
+    """Return the tokens of a prompt: a text, or the messages of a conversation."""
+    return all_prompt_token_ids(tokenizer, [prompt])[0]
+
+
+def all_prompt_token_ids(tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]:
+    """Return the tokens of many prompts, which a fast tokenizer reads in parallel."""
+    tokens: list[list[int]] = [[] for _ in prompts]
+    texts = [index for index, prompt in enumerate(prompts) if isinstance(prompt, str)]
+    conversations = [index for index, prompt in enumerate(prompts) if not isinstance(prompt, str)]
+    if texts:
+        _place(tokens, texts, tokenizer(text=[prompts[index] for index in texts]))
+    if conversations:
+        _check_template(tokenizer)
+        messages = [prompts[index] for index in conversations]
+        encoded = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, add_generation_prompt=True)
+        _place(tokens, conversations, encoded)
+    return tokens
+
+
+def _place(tokens: list[list[int]], places: list[int], encoded: Any) -> None:
+    for index, ids in zip(places, encoded["input_ids"], strict=True):
+        tokens[index] = ids
+
+
+def _check_template(tokenizer: Any) -> None:
+    if getattr(tokenizer, "chat_template", None) is None:
+        plain = [name for name, style in PROMPT_STYLES.items() if not style.is_chat]
+        raise UsageError(
+            f"The tokenizer of {tokenizer.name_or_path or 'this model'!r} has no chat template, so it cannot read "
+            f"messages: choose a plain prompt style ({listing(plain)})."
+        )
