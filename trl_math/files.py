@@ -1,7 +1,9 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and files of lines that survive whoever writes them."""
 
 import json
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,3 +22,40 @@ def write_whole(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file, indented, whole or not at all. What JSON does not know is written as text."""
     write_whole(path, json.dumps(value, indent=1, default=str) + "\n")
+
+
+def cut_torn_line(file: int) -> int:
+    """Cut off what a killed process left of a last line; return how many bytes that was. `file` is a descriptor."""
+    size = os.fstat(file).st_size
+    end = size
+    while end > 0:
+        start = max(0, end - 65536)
+        block = os.pread(file, end - start, start)
+        newline = block.rfind(b"\n")
+        if newline >= 0:
+            end = start + newline + 1
+            break
+        end = start
+    if end < size:
+        os.ftruncate(file, end)
+    return size - end
+
+
+def json_line(row: Mapping[str, Any]) -> bytes:
+    """Return a row as a line of JSON."""
+    try:
+        text = json.dumps(row, ensure_ascii=False, allow_nan=False)
+    except ValueError:  # a broken model's log-probabilities may be no numbers, which JSON does not have
+        row = {column: _finite(value) for column, value in row.items()}
+        text = json.dumps(row, ensure_ascii=False, allow_nan=False)
+    try:
+        return f"{text}\n".encode()
+    except UnicodeEncodeError:  # half a surrogate pair, as some servers send it
+        return f"{json.dumps(row)}\n".encode()
+
+
+def _finite(value: Any) -> Any:
+    """Return a value with None for every number that is not finite."""
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

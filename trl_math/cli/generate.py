@@ -1,13 +1,10 @@
 """`trl-math generate`: problems become prompts, prompts become samples, and each sample a line in a folder."""
 
-import dataclasses
 import sys
-import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from trl_math.cli.request import read_request, set_environment
+from trl_math.cli.request import read_request, say, set_environment, settings_help
 from trl_math.errors import UsageError
 from trl_math.recipes import GENERATE_ALIASES, GenerateRequest, build_generate
 from trl_math.share import Part, own_part, run_parts, take_own_devices
@@ -53,7 +50,9 @@ def run(argv: list[str]) -> int:
     arguments.engine.check_here()
     number = arguments.engine.data_parallel_size
     if number > 1 and not part.is_child:
-        _, prompts, _ = prepare(arguments, part)  # says what is wrong once, before processes are started
+        from trl_math.generation.session import own_prompts
+
+        prompts = prepare(arguments).prompts  # says what is wrong once, before processes are started
         status = run_parts(["generate", *argv], number, arguments.engine.tensor_parallel_size)
         if status == 0:
             print(total(arguments, len(own_prompts(prompts, own_shard(arguments, part)))), flush=True)
@@ -98,125 +97,34 @@ def own_shard(arguments: GenerateRequest, part: Part) -> Any:
 
 def sample(arguments: GenerateRequest, part: Part) -> int:
     """Draw what is missing in this process's shard."""
-    from trl_math.generation.arguments import sampler_hash
-    from trl_math.generation.run import missing_samples
-    from trl_math.generation.store import CompletionStore
+    from trl_math.generation.session import Engine, fill_folder
 
     generate = arguments.generate
-    checkpoint, prompts, settings = prepare(arguments, part)
-    shard = own_shard(arguments, part)
-    mine = own_prompts(prompts, shard)
-    sampler = sampler_hash(settings)
-    with CompletionStore(generate.output, settings, sampler=sampler, shard=shard) as store:
-        say = _speaker(shard)
-        if store.num_repaired:
-            say(f"A torn last line of {store.num_repaired} bytes was cut off; its sample is drawn again.")
-        missing = missing_samples(store, mine, generate.num_samples)
-        if missing:
-            _draw(arguments, checkpoint, store, missing, shard)
-        others = set(store.problem_ids) - {prompt.problem_id for prompt in prompts}
-        what = f"{generate.num_samples} samples of each of {len(mine):,} problems{'' if missing else ' already'}"
-        # What other shards have written since this one was opened is not known here.
-        num_all = len(store) if shard.number == 1 else 0
-        more = _in_all(num_all, generate.num_samples * len(mine))
-        say(f"{generate.output} holds {what}{more}{'.' if missing else ': nothing to do.'}")
-        if others:
-            say(f"It also holds samples of {len(others):,} problems that are not in these data.")
+    plan = prepare(arguments)
+    with Engine(arguments.engine, plan.checkpoint) as engine:
+        fill_folder(generate.output, plan, generate.num_samples, engine, say, shard=own_shard(arguments, part))
     if part.number == 1:
         _export(arguments)
     return 0
 
 
+def prepare(arguments: GenerateRequest) -> Any:
+    """Return what is to be asked, or raise what is wrong with it."""
+    from trl_math.generation import session
+    from trl_math.generation.arguments import load_problems
+
+    return session.prepare(load_problems(arguments.generate), arguments.generate, arguments.engine)
+
+
 def total(arguments: GenerateRequest, num_problems: int) -> str:
     """Return what several processes together have done."""
     from trl_math.generation.sample_files import num_rows
+    from trl_math.generation.session import in_all
 
     generate = arguments.generate
     asked = generate.num_samples * num_problems
-    more = _in_all(num_rows(generate.output), asked)
+    more = in_all(num_rows(generate.output), asked)
     return f"{generate.output} holds {asked:,} samples of {num_problems:,} problems{more}."
-
-
-def _in_all(number: int, asked: int) -> str:
-    return f" ({number:,} in all)" if number > asked else ""
-
-
-def own_prompts(prompts: Sequence[Any], shard: Any) -> list[Any]:
-    """Return a shard's prompts: every so many in the order of ids, whatever order the data have here."""
-    ids = sorted(prompt.problem_id for prompt in prompts)
-    mine = set(ids[shard.index :: shard.number])
-    return [prompt for prompt in prompts if prompt.problem_id in mine]
-
-
-def prepare(arguments: GenerateRequest, part: Part) -> tuple[Any, list[Any], dict[str, Any]]:
-    """Return checkpoint, prompts of all problems and the sampler's settings, or raise what is wrong with them."""
-    from trl_math.generation.arguments import find_style, load_problems, make_prompts, sampler_settings
-    from trl_math.generation.engines import find_checkpoint
-    from trl_math.generation.run import check_ids
-
-    generate, engine = arguments.generate, arguments.engine
-    problems = load_problems(generate)
-    style = find_style(generate, problems)
-    checkpoint = find_checkpoint(engine)
-    prompts = make_prompts(problems, style, checkpoint.tokenizer)
-    check_ids(prompts)
-    return checkpoint, prompts, sampler_settings(generate, engine, style, checkpoint)
-
-
-def _draw(arguments: GenerateRequest, checkpoint: Any, store: Any, missing: Sequence[Any], shard: Any) -> None:
-    from trl_math.generation.backend import request_seed
-    from trl_math.generation.engines import make_backend, versions
-    from trl_math.generation.progress import Progress
-    from trl_math.generation.run import fill
-
-    sampling = arguments.generate.sampling()
-    say = _speaker(shard)
-    say(f"{len(missing):,} samples to draw with {arguments.engine.engine}; {len(store):,} are there.")
-    start = time.monotonic()
-    # Another state for each session: the same one would draw after an interruption what it drew before it.
-    seed = request_seed(sampling.seed, f"engine {shard}", store.session)
-    backend = make_backend(arguments.engine, checkpoint, seed)
-    try:
-        say(f"The engine was ready after {time.monotonic() - start:.0f} s.")
-        named = {"model": arguments.engine.model, "data": arguments.generate.data}
-        store.record_session({**named, **backend.facts(), "versions": versions()})
-        progress = Progress(len(missing), name=f"shard {shard}" if shard.number > 1 else "")
-        try:
-            outcome = fill(store, backend, missing, sampling, progress)
-        finally:
-            progress.close()
-    finally:
-        backend.close()
-    for line in describe(outcome, progress, backend.context_length):
-        say(line)
-
-
-def _speaker(shard: Any) -> Callable[[str], None]:
-    """Return what prints a line at once, with the shard's name if there are several."""
-    name = f"shard {shard}: " if shard.number > 1 else ""
-    return lambda text: print(f"{name}{text}", flush=True)
-
-
-def describe(outcome: Any, progress: Any, context_length: int | None) -> list[str]:
-    """Return what a session wrote, and what should make one think."""
-    from trl_math.generation.progress import duration
-
-    reasons = outcome.finish_reasons
-    lines = [
-        f"Wrote {outcome.num_written:,} samples, {outcome.num_tokens:,} tokens, in {duration(progress.seconds)} "
-        f"({progress.rates()})."
-    ]
-    if cut := reasons["length"]:
-        lines.append(
-            f"{cut:,} of them ({cut / outcome.num_written:.0%}) ran out of tokens before they ended: if that is many, "
-            "raise max_tokens."
-        )
-    if long := reasons["prompt_too_long"]:
-        lines.append(
-            f"{long:,} have prompts that do not fit the context of {context_length:,} tokens: they are empty, with "
-            "finish_reason prompt_too_long."
-        )
-    return lines
 
 
 def _export(arguments: GenerateRequest) -> None:
@@ -232,12 +140,4 @@ def _help() -> str:
     from trl_math.generation.arguments import GenerateArguments
     from trl_math.generation.engines import EngineArguments
 
-    return HELP.format(generate=_fields(GenerateArguments), engine=_fields(EngineArguments)).rstrip()
-
-
-def _fields(kind: type) -> str:
-    lines = []
-    for field in dataclasses.fields(kind):
-        default = "" if field.default is None else f" [{field.default}]"
-        lines.append(f"  --{field.name}{default}: {field.metadata['help']}")
-    return "\n".join(lines)
+    return HELP.format(generate=settings_help(GenerateArguments), engine=settings_help(EngineArguments)).rstrip()

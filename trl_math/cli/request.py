@@ -1,5 +1,6 @@
 """What a command line asks for: a recipe's settings, overridden by flags, and how to run it."""
 
+import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -56,3 +57,18 @@ def set_environment(request: Request) -> None:
         os.environ.setdefault(name, str(value))
     if request.is_dry_run:
         os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def say(text: str) -> None:
+    """Print a line at once, also into a file."""
+    print(text, flush=True)
+
+
+def settings_help(kind: type) -> str:
+    """Return a line for each setting of a dataclass, its own before those that it shares with other commands."""
+    fields = sorted(dataclasses.fields(kind), key=lambda field: field.name not in vars(kind)["__annotations__"])
+    lines = []
+    for field in fields:
+        default = "" if field.default is None else f" [{field.default}]"
+        lines.append(f"  --{field.name}{default}: {field.metadata['help']}")
+    return "\n".join(lines)

@@ -19,26 +19,16 @@ from trl_math.records import Sampling
 
 
 @dataclasses.dataclass
-class GenerateArguments:
-    """Which problems are asked, and how samples are drawn."""
+class SamplingArguments:
+    """How problems are asked and samples drawn, for every command that does."""
 
-    data: str | None = dataclasses.field(
-        default=None,
-        metadata={"help": "A hub name, a JSONL or Parquet file or folder, or reasoning_gym:<generator>?size=100."},
-    )
-    data_config: str | None = dataclasses.field(default=None, metadata={"help": "Configuration name on the hub."})
-    split: str = dataclasses.field(default="train", metadata={"help": "Split to sample."})
     max_problems: int | None = dataclasses.field(default=None, metadata={"help": "Only the first so many problems."})
-    prompt_style: str = dataclasses.field(
-        default="chat_cot", metadata={"help": f"How a problem is asked: {', '.join(PROMPT_STYLES)}."}
-    )
     num_shots: int = dataclasses.field(default=0, metadata={"help": "Solved problems before every prompt."})
     shots_data: str | None = dataclasses.field(
         default=None, metadata={"help": "Where they come from, if not from the train split of data."}
     )
     shots_split: str = dataclasses.field(default="train", metadata={"help": "Split of shots_data."})
     num_samples: int = dataclasses.field(default=1, metadata={"help": "Samples of each problem."})
-    temperature: float = dataclasses.field(default=1.0, metadata={"help": "0 is greedy."})
     top_p: float = dataclasses.field(default=1.0, metadata={"help": "Nucleus sampling; 1 is off."})
     top_k: int = dataclasses.field(default=0, metadata={"help": "0 is off."})
     min_p: float = dataclasses.field(default=0.0, metadata={"help": "0 is off."})
@@ -47,10 +37,36 @@ class GenerateArguments:
     stop: list[str] | None = dataclasses.field(
         default=None, metadata={"help": "Texts that end a sample, instead of those of the prompt style."}
     )
+    seed: int = dataclasses.field(default=0, metadata={"help": "Random state of the samples."})
+
+    def __post_init__(self) -> None:
+        if self.max_problems is not None and self.max_problems < 1:
+            raise UsageError(f"max_problems must be at least 1, got {self.max_problems}.")
+        if self.num_shots < 0:
+            raise UsageError(f"num_shots must be 0 or above, got {self.num_shots}.")
+        if self.num_shots == 0 and (self.shots_data is not None or self.shots_split != "train"):
+            raise UsageError("shots_data and shots_split need num_shots: how many solved problems come first?")
+        if self.shots_split != "train" and self.shots_data is None:
+            raise UsageError("shots_split is of shots_data: name that too.")
+
+
+@dataclasses.dataclass
+class GenerateArguments(SamplingArguments):
+    """Which problems are asked, and how samples are drawn."""
+
+    data: str | None = dataclasses.field(
+        default=None,
+        metadata={"help": "A hub name, a JSONL or Parquet file or folder, or reasoning_gym:<generator>?size=100."},
+    )
+    data_config: str | None = dataclasses.field(default=None, metadata={"help": "Configuration name on the hub."})
+    split: str = dataclasses.field(default="train", metadata={"help": "Split to sample."})
+    prompt_style: str = dataclasses.field(
+        default="chat_cot", metadata={"help": f"How a problem is asked: {', '.join(PROMPT_STYLES)}."}
+    )
+    temperature: float = dataclasses.field(default=1.0, metadata={"help": "0 is greedy."})
     logprobs: bool = dataclasses.field(
         default=False, metadata={"help": "Keep each token's log-probability (the model's own, at temperature 1)."}
     )
-    seed: int = dataclasses.field(default=0, metadata={"help": "Random state of the samples."})
     shard: str = dataclasses.field(
         default="0/1", metadata={"help": "INDEX/NUMBER: draw this part of the problems only, counted from 0."}
     )
@@ -60,15 +76,8 @@ class GenerateArguments:
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         pick("prompt style", self.prompt_style, PROMPT_STYLES)
-        if self.max_problems is not None and self.max_problems < 1:
-            raise UsageError(f"max_problems must be at least 1, got {self.max_problems}.")
-        if self.num_shots < 0:
-            raise UsageError(f"num_shots must be 0 or above, got {self.num_shots}.")
-        if self.num_shots == 0 and (self.shots_data is not None or self.shots_split != "train"):
-            raise UsageError("shots_data and shots_split need num_shots: how many solved problems come first?")
-        if self.shots_split != "train" and self.shots_data is None:
-            raise UsageError("shots_split is of shots_data: name that too.")
         self.sampling()  # refuses what makes no sense
 
     def sampling(self) -> Sampling:

@@ -12,7 +12,6 @@ go when the process ends.
 
 import contextlib
 import json
-import math
 import os
 import time
 from collections.abc import Mapping
@@ -25,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from trl_math.data.columns import COMPLETIONS
 from trl_math.errors import RunFolderError, StoreError
-from trl_math.files import write_json
+from trl_math.files import cut_torn_line, json_line, write_json
 from trl_math.generation.sample_files import Shard as Shard
 from trl_math.generation.sample_files import completion_files as completion_files
 from trl_math.generation.sample_files import read_rows, unique_rows
@@ -104,7 +103,7 @@ class CompletionStore:
         key = row["problem_id"], row["sample_index"]
         if key in self:
             raise StoreError(f"Sample {key[1]} of {key[0]!r} is in {self.folder} already.")
-        line = _line({column: row[column] for column in COMPLETIONS.columns if column in row})
+        line = json_line({column: row[column] for column in COMPLETIONS.columns if column in row})
         try:
             self._write(line)
             self._note(row)
@@ -211,7 +210,7 @@ class CompletionStore:
         """Read what is there, cut off a torn line, and open this shard's file to append."""
         own = self.folder / self.shard.file_name
         self._file = os.open(own, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-        self.num_repaired = _repair(self._file)
+        self.num_repaired = cut_torn_line(self._file)
         self._size = os.fstat(self._file).st_size
         try:
             for file, number, row in unique_rows(self.folder):
@@ -269,42 +268,6 @@ def _is_held(lock: Path) -> bool:
             return False
     except Timeout:
         return True
-
-
-def _repair(file: int) -> int:
-    """Cut off what a killed process left of a line; return how many bytes that was."""
-    size = os.fstat(file).st_size
-    end = size
-    while end > 0:
-        start = max(0, end - 65536)
-        block = os.pread(file, end - start, start)
-        newline = block.rfind(b"\n")
-        if newline >= 0:
-            end = start + newline + 1
-            break
-        end = start
-    if end < size:
-        os.ftruncate(file, end)
-    return size - end
-
-
-def _line(row: Mapping[str, Any]) -> bytes:
-    try:
-        text = json.dumps(row, ensure_ascii=False, allow_nan=False)
-    except ValueError:  # a broken model's log-probabilities may be no numbers, which JSON does not have
-        row = {column: _finite(value) for column, value in row.items()}
-        text = json.dumps(row, ensure_ascii=False, allow_nan=False)
-    try:
-        return f"{text}\n".encode()
-    except UnicodeEncodeError:  # half a surrogate pair, as some servers send it
-        return f"{json.dumps(row)}\n".encode()
-
-
-def _finite(value: Any) -> Any:
-    """Return a value with None for every number that is not finite."""
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _prompt_key(prompt: Any) -> str:
