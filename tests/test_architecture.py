@@ -35,6 +35,7 @@ LEVELS = {
     "launch": 5,
     "share": 5,
     "generate_plan": 5,
+    "evaluate_plan": 5,
     "preflight": 5,
     "dry_run": 5,
     "smoke": 5,

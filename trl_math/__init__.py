@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trl_math.losses import coverage_nll as coverage_nll
     from trl_math.losses import coverage_weight as coverage_weight
+    from trl_math.trainers import GenerationEvalCallback as GenerationEvalCallback
     from trl_math.trainers import MathSFTConfig as MathSFTConfig
     from trl_math.trainers import MathSFTTrainer as MathSFTTrainer
 
@@ -15,13 +16,21 @@ __version__ = "0.1.0"
 
 # Public name -> module that defines it.
 _PUBLIC = {
+    "GenerationEvalCallback": "trl_math.trainers",
     "MathSFTConfig": "trl_math.trainers",
     "MathSFTTrainer": "trl_math.trainers",
     "coverage_nll": "trl_math.losses",
     "coverage_weight": "trl_math.losses",
 }
 
-__all__ = ["MathSFTConfig", "MathSFTTrainer", "__version__", "coverage_nll", "coverage_weight"]
+__all__ = [
+    "GenerationEvalCallback",
+    "MathSFTConfig",
+    "MathSFTTrainer",
+    "__version__",
+    "coverage_nll",
+    "coverage_weight",
+]
 
 
 def __getattr__(name: str) -> Any:

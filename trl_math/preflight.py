@@ -36,6 +36,7 @@ def check_before_model(arguments: SFTArguments, plan: LaunchPlan | None) -> None
     for package, needed_for in needed_packages(arguments, plan):
         check_installed(package, needed_for)
     check_attention(arguments)
+    check_generation_eval(arguments, plan)
     check_devices(plan, uses_cpu=arguments.training.use_cpu)
     if plan is not None:
         check_launch(arguments, plan)
@@ -50,6 +51,10 @@ def needed_packages(arguments: SFTArguments, plan: LaunchPlan | None) -> Iterato
         yield "bitsandbytes", "quantised loading (load_in_4bit, load_in_8bit)"
     if arguments.training.deepspeed or (plan is not None and plan.kind == "DEEPSPEED"):
         yield "deepspeed", "DeepSpeed"
+    if arguments.training.eval_generation_data is not None:
+        engine = arguments.training.eval_generation_engine
+        if engine == "vllm" or (engine == "auto" and _holds_pieces(arguments, plan)):
+            yield "vllm", "eval_generation_data with engine vllm (the only one for ZeRO-3 and FSDP)"
     reporters = arguments.training.report_to
     for package in sorted({"wandb", "trackio"} & set([reporters] if isinstance(reporters, str) else reporters or [])):
         yield package, f"report_to: {package}"
@@ -66,6 +71,29 @@ def check_attention(arguments: SFTArguments) -> None:
             f"packing and padding_free put several sequences in a row, and attn_implementation: {attention} does not "
             f"keep them apart: use one of {', '.join(SEPARATING_ATTENTION)}."
         )
+
+
+def check_generation_eval(arguments: SFTArguments, plan: LaunchPlan | None) -> None:
+    """Raise if problems cannot be asked in training as the settings say; decide how they are asked."""
+    from trl_math.trainers.generation_eval_config import inherit_prompt_style  # noqa: PLC0415 - heavy
+
+    training = arguments.training
+    if training.eval_generation_data is None:
+        metric = training.metric_for_best_model
+        if metric is not None and "@" in metric:
+            raise UsageError(f"metric_for_best_model: {metric} needs problems to ask: set eval_generation_data.")
+        return
+    inherit_prompt_style(training, arguments.data.prompt_style)
+    if training.eval_generation_engine == "transformers" and _holds_pieces(arguments, plan):
+        raise UsageError(
+            "eval_generation_engine: transformers cannot sample from a model that ZeRO-3 or FSDP holds in pieces: use "
+            "vllm, or train with ddp or zero2."
+        )
+
+
+def _holds_pieces(arguments: SFTArguments, plan: LaunchPlan | None) -> bool:
+    """Whether a launch leaves no process with the whole model."""
+    return bool(arguments.training.fsdp) or (plan is not None and (plan.kind == "FSDP" or plan.zero_stage == 3))
 
 
 def check_devices(plan: LaunchPlan | None, *, uses_cpu: bool) -> None:

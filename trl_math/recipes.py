@@ -207,6 +207,32 @@ def build_generate(values: Mapping[str, Any]) -> GenerateRequest:
     return GenerateRequest(*(_build(consumer, parts[name]) for name, consumer in consumers.items()), given)
 
 
+class EvaluateRequest(NamedTuple):
+    """A recipe of `trl-math evaluate` in typed form."""
+
+    header: Header
+    evaluate: Any  # EvaluateArguments
+    engine: Any  # EngineArguments
+    given: dict[str, Any]  # what was set to other than its default, converted
+
+
+EVALUATE_ALIASES = {
+    "benchmark": "benchmarks",
+    **{alias: name for alias, name in GENERATE_ALIASES.items() if name in ("model", "revision", "output")},
+}
+
+
+def build_evaluate(values: Mapping[str, Any]) -> EvaluateRequest:
+    """Build the typed arguments of the `evaluate` command; raise a `UsageError` for what has no place."""
+    from trl_math.evaluation.arguments import EvaluateArguments  # noqa: PLC0415 - heavy
+    from trl_math.generation.engines import EngineArguments  # noqa: PLC0415 - heavy
+
+    consumers = {"header": Header, "evaluate": EvaluateArguments, "engine": EngineArguments}
+    parts = split_values(canonical(values, EVALUATE_ALIASES), consumers)
+    given = _given(parts, consumers)
+    return EvaluateRequest(*(_build(consumer, parts[name]) for name, consumer in consumers.items()), given)
+
+
 def look_at_sft(values: Mapping[str, Any]) -> SFTArguments:
     """Build the arguments to look at them, also those of a recipe for GPUs on a machine that has none."""
     import torch  # noqa: PLC0415 - heavy
@@ -271,7 +297,7 @@ def convert(key: str, value: Any, hint: Any) -> Any:
     if str in kinds and isinstance(value, int | float):
         return str(value)
     if list in kinds and isinstance(value, str):
-        return [value]
+        return [convert(key, value, item)]
     raise UsageError(f"{key} must be {_names(kinds)}, got {value!r}.")
 
 

@@ -8,8 +8,9 @@ from trl_math.errors import UsageError
 
 
 # Why a sample ended. `stop`: an end token or a stop string. `length`: it ran out of tokens. `prompt_too_long`: the
-# prompt leaves no room in the model's context, so there is no sample.
-FINISH_REASONS = ("stop", "length", "prompt_too_long")
+# prompt leaves no room in the model's context, so there is no sample. `max_calls`, `max_errors`: with an interpreter,
+# it wanted one program too many run, or too many of them failed.
+FINISH_REASONS = ("stop", "length", "prompt_too_long", "max_calls", "max_errors")
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class Completion:
     finish_reason: str
     num_tokens: int
     logprobs: tuple[float, ...] | None = None  # one for each token
+    # [start, end) of the tokens that an interpreter put in, which no training may count; None without an interpreter.
+    tool_spans: tuple[tuple[int, int], ...] | None = None
 
     @property
     def logprob(self) -> float | None:

@@ -100,6 +100,15 @@ def generate_smoke_values(values: dict[str, Any], name: str) -> dict[str, Any]:
     return {**kept, **GENERATE_REPLACED, "data": str(rows), "output": str(folder)}
 
 
+def evaluate_smoke_values(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return an evaluation recipe's settings with model, benchmarks and machines replaced."""
+    kept = {key: value for key, value in values.items() if key in (*GENERATE_KEPT, "mode", "confidence")}
+    replaced = {key: value for key, value in GENERATE_REPLACED.items() if key != "num_samples"}
+    number = 2 if (values.get("num_samples") or 1) > 1 else 1
+    more = {"benchmarks": ["arithmetic"], "num_samples": number, "output": str(smoke_folder(name))}
+    return {**kept, **replaced, **more}
+
+
 def smoke_folder(name: str) -> Path:
     """Return a new folder for a smoke run; the same one in processes that this one launches."""
     folder = Path("runs", "smoke", f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")

@@ -1,10 +1,9 @@
 """`trl-math generate`: problems become prompts, prompts become samples, and each sample a line in a folder."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
-from trl_math.cli.request import read_request, say, set_environment, settings_help
+from trl_math.cli.request import quiet_bars, read_request, say, set_environment, settings_help
 from trl_math.errors import UsageError
 from trl_math.recipes import GENERATE_ALIASES, GenerateRequest, build_generate
 from trl_math.share import Part, own_part, run_parts, take_own_devices
@@ -34,10 +33,7 @@ def run(argv: list[str]) -> int:
         return 0
     part = own_part()
     take_own_devices(part)
-    if not sys.stderr.isatty():
-        import datasets
-
-        datasets.disable_progress_bars()
+    quiet_bars()
     request = read_request(argv, "generate", generate_smoke_values, "output", GENERATE_ALIASES)
     set_environment(request)
     arguments = build_generate(request.values)
@@ -63,11 +59,14 @@ def run(argv: list[str]) -> int:
 
 def check(arguments: GenerateRequest, part: Part) -> None:
     """Raise for settings that do not go together; needs neither model nor data."""
+    from trl_math.generation.arguments import check_interpreter
+
     generate, engine = arguments.generate, arguments.engine
     if not engine.model:
         raise UsageError("Which model? Set model (a hub name, a folder, or embedded:smollm2-135m-instruct).")
     if not generate.data:
         raise UsageError("Which problems? Set data (a hub name, a JSONL or Parquet file, or reasoning_gym:...).")
+    check_interpreter(generate, engine)
     if part.number > 1 and not part.is_child and (engine.data_parallel_size > 1 or engine.tensor_parallel_size > 1):
         raise UsageError(
             "Under a launcher every process has one engine on one GPU: leave data_parallel_size and "

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from trl_math.recipes import canonical, convert, parse_flags, read_recipe, recip
 
 
 # Where a command without a recipe writes, under runs/; runs/generate is where its recipes write.
-DEFAULT_OUTPUTS = {"generate": "samples"}
+DEFAULT_OUTPUTS = {"generate": "samples", "evaluate": "evaluation"}
 
 
 class Request(NamedTuple):
@@ -57,6 +58,14 @@ def set_environment(request: Request) -> None:
         os.environ.setdefault(name, str(value))
     if request.is_dry_run:
         os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def quiet_bars() -> None:
+    """Show the progress bars of `datasets` on a terminal only."""
+    if not sys.stderr.isatty():
+        import datasets
+
+        datasets.disable_progress_bars()
 
 
 def say(text: str) -> None:

@@ -52,6 +52,7 @@ def train(arguments: SFTArguments, plan: LaunchPlan | None, argv: list[str]) -> 
     """Check, launch if the recipe says so, train, save."""
     from trl_math.data.load import digest, load_rows
     from trl_math.preflight import check_before_model, effective_batch
+    from trl_math.trainers.generation_eval_config import load_eval_problems
 
     check_before_model(arguments, plan)
     train_rows, eval_rows = load_rows(arguments.data, arguments.training.seed, evaluates=arguments.evaluates)
@@ -60,6 +61,9 @@ def train(arguments: SFTArguments, plan: LaunchPlan | None, argv: list[str]) -> 
         "effective_batch": effective_batch(arguments, plan),
         "data": digest(train_rows),
     }
+    eval_problems = load_eval_problems(arguments.training)
+    if eval_problems is not None:
+        settings["eval_generation_problems_drawn"] = digest(eval_problems)
     folder = Path(arguments.training.output_dir)
     is_to_launch = plan is not None and not is_launched()
     with hold_run_folder(folder) if is_main_process() and not is_to_launch else nullcontext():

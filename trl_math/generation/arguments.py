@@ -13,8 +13,11 @@ from trl_math.data.shots import choose_shots
 from trl_math.errors import DataError, UsageError, pick
 from trl_math.generation.checkpoint import Checkpoint
 from trl_math.generation.engines import EngineArguments
+from trl_math.generation.interpreted_sample import check_stop
+from trl_math.generation.interpreter import Interpreter
 from trl_math.generation.run import Prompt
 from trl_math.generation.tokenise import all_prompt_token_ids
+from trl_math.grading.sandbox import Limits
 from trl_math.records import Sampling
 
 
@@ -67,6 +70,13 @@ class GenerateArguments(SamplingArguments):
     logprobs: bool = dataclasses.field(
         default=False, metadata={"help": "Keep each token's log-probability (the model's own, at temperature 1)."}
     )
+    interpreter: bool = dataclasses.field(
+        default=False,
+        metadata={"help": "Run the Python blocks of a sample, put their output behind them, and let it go on."},
+    )
+    max_calls: int = dataclasses.field(default=4, metadata={"help": "Programs of a sample that are run."})
+    max_errors: int = dataclasses.field(default=2, metadata={"help": "Programs that fail before a sample ends."})
+    program_seconds: float = dataclasses.field(default=10.0, metadata={"help": "Seconds that a program may run."})
     shard: str = dataclasses.field(
         default="0/1", metadata={"help": "INDEX/NUMBER: draw this part of the problems only, counted from 0."}
     )
@@ -79,12 +89,33 @@ class GenerateArguments(SamplingArguments):
         super().__post_init__()
         pick("prompt style", self.prompt_style, PROMPT_STYLES)
         self.sampling()  # refuses what makes no sense
+        self._check_interpreter()
+
+    def interpreter_settings(self) -> Interpreter | None:
+        """Return what programs in samples may do; None if none is run."""
+        if not self.interpreter:
+            return None
+        return Interpreter(self.max_calls, self.max_errors, Limits(seconds=float(self.program_seconds)))
 
     def sampling(self) -> Sampling:
         """Return how samples are drawn; the stop strings are the prompt style's unless they are given."""
         stop = PROMPT_STYLES[self.prompt_style].stop if self.stop is None else self.stop
         names = {field.name for field in dataclasses.fields(Sampling)} - {"stop"}
         return Sampling(stop=tuple(stop), **{name: getattr(self, name) for name in names})
+
+    def _check_interpreter(self) -> None:
+        if self.interpreter_settings() is not None:
+            check_stop(self.sampling().stop)
+            return
+        for name in ("max_calls", "max_errors", "program_seconds"):
+            if getattr(self, name) != getattr(GenerateArguments, name):
+                raise UsageError(f"{name} is for programs inside of samples: add interpreter true, or leave it out.")
+
+
+def check_interpreter(arguments: GenerateArguments, engine: EngineArguments) -> None:
+    """Raise if the engine cannot go on behind a program's output."""
+    if arguments.interpreter and engine.engine == "server" and engine.endpoint == "chat":
+        raise UsageError("interpreter needs token ids, which endpoint chat does not take: use endpoint completions.")
 
 
 def load_problems(arguments: GenerateArguments) -> datasets.Dataset:
@@ -99,17 +130,23 @@ def load_problems(arguments: GenerateArguments) -> datasets.Dataset:
     return problems.select(range(number))
 
 
-def find_style(arguments: GenerateArguments, problems: datasets.Dataset) -> PromptStyle:
-    """Return the prompt style, with its shots."""
+def find_style(
+    arguments: GenerateArguments, problems: datasets.Dataset, shots: datasets.Dataset | None = None
+) -> PromptStyle:
+    """Return the prompt style, with its shots: of `shots`, else of what the settings name; never of `problems`."""
     style = PROMPT_STYLES[arguments.prompt_style]
     if arguments.num_shots == 0:
         return style
-    assert arguments.data is not None
-    source, split, config = arguments.shots_data, arguments.shots_split, None
-    if source is None:
-        source, split, config = arguments.data, "train", arguments.data_config
-    rows = read_for_style(source, split, config, arguments.prompt_style)
+    rows = _solved_problems(arguments) if shots is None else shots
     return style.with_shots(choose_shots(rows, arguments.num_shots, arguments.seed, style, problems))
+
+
+def _solved_problems(arguments: GenerateArguments) -> datasets.Dataset:
+    """Return the problems that shots are chosen from."""
+    if arguments.shots_data is not None:
+        return read_for_style(arguments.shots_data, arguments.shots_split, None, arguments.prompt_style)
+    assert arguments.data is not None
+    return read_for_style(arguments.data, "train", arguments.data_config, arguments.prompt_style)
 
 
 def make_prompts(problems: datasets.Dataset, style: PromptStyle, tokenizer: Any) -> list[Prompt]:
@@ -135,6 +172,7 @@ def sampler_settings(
     sampling = arguments.sampling().settings()
     del sampling["num_samples"]
     chat_template = getattr(checkpoint.tokenizer, "chat_template", None)
+    interpreter = arguments.interpreter_settings()
     return {
         "model": checkpoint.identity,
         "dtype": engine.dtype,
@@ -146,6 +184,8 @@ def sampler_settings(
         "template_hash": template_hash(style),
         "chat_template": _short_hash(str(chat_template)) if style.is_chat and chat_template is not None else None,
         **sampling,
+        # Samples without one have no such setting, as before there were any with one.
+        **({} if interpreter is None else {"interpreter": interpreter.settings()}),
     }
 
 

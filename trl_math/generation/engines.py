@@ -1,8 +1,10 @@
 """From settings to a backend: which engine, with which model, on which devices."""
 
 import dataclasses
+import json
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 
 from trl_math.errors import TrlMathError, UsageError, pick
 from trl_math.generation.backend import Backend
@@ -72,6 +74,7 @@ class EngineArguments:
     )
 
     def __post_init__(self) -> None:
+        self._take_adapter()
         pick("backend", self.backend, BACKENDS)
         pick("endpoint", self.endpoint, ("completions", "chat"))
         pick("dtype", self.dtype, ("auto", "bfloat16", "float16", "float32"))
@@ -86,6 +89,12 @@ class EngineArguments:
                 f"gpu_memory_utilization must be above 0 and at most 1, got {self.gpu_memory_utilization}."
             )
         self._check_combination()
+
+    def _take_adapter(self) -> None:
+        """If the model is the folder of a LoRA adapter, make it the adapter of the model that it was trained on."""
+        if self.model is None or self.adapter is not None or (base := base_of_adapter(Path(self.model))) is None:
+            return
+        self.model, self.adapter = base, self.model
 
     @property
     def engine(self) -> str:
@@ -125,6 +134,22 @@ class EngineArguments:
         """Raise if this machine lacks what the engine needs."""
         if self.engine == "vllm":
             check_installed("vllm", "backend vllm")
+
+
+def base_of_adapter(folder: Path) -> str | None:
+    """Return the model that a folder's LoRA adapter belongs to; None if it holds a whole model, or is no adapter."""
+    file = folder / "adapter_config.json"
+    if (folder / "config.json").exists() or not file.is_file():
+        return None
+    try:
+        base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (ValueError, AttributeError):
+        base = None
+    if not base:
+        raise UsageError(
+            f"{file} does not say which model it belongs to: give that as model, and {folder} as adapter."
+        )
+    return str(base)
 
 
 def find_checkpoint(arguments: EngineArguments) -> Checkpoint:

@@ -6,20 +6,31 @@ with Engine(engine_arguments, plan.checkpoint) as engine:
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import datasets
 
-from trl_math.generation.arguments import GenerateArguments, find_style, make_prompts, sampler_hash, sampler_settings
+from trl_math.data.prompts import PromptStyle
+from trl_math.generation.arguments import (
+    GenerateArguments,
+    check_interpreter,
+    find_style,
+    make_prompts,
+    sampler_hash,
+    sampler_settings,
+)
 from trl_math.generation.backend import Backend, request_seed
 from trl_math.generation.checkpoint import Checkpoint
 from trl_math.generation.engines import EngineArguments, find_checkpoint, make_backend, versions
+from trl_math.generation.interpreter import Interpreter, InterpreterBackend
 from trl_math.generation.progress import Progress, duration
 from trl_math.generation.run import Missing, Outcome, Prompt, check_ids, fill, missing_samples
 from trl_math.generation.store import CompletionStore, Shard
+from trl_math.grading.sandbox import usable_mode
 from trl_math.records import Sampling
 
 
@@ -34,6 +45,7 @@ class Plan(NamedTuple):
     settings: dict[str, Any]  # of the sampler: what samples in one folder have in common
     sampling: Sampling
     data: str | None  # where the problems come from, to be written down
+    interpreter: Interpreter | None = None  # that runs the programs inside of samples
 
 
 def prepare(
@@ -41,14 +53,17 @@ def prepare(
     arguments: GenerateArguments,
     engine: EngineArguments,
     checkpoint: Checkpoint | None = None,
+    style: PromptStyle | None = None,
 ) -> Plan:
-    """Return what is to be asked, or raise what is wrong with it."""
-    style = find_style(arguments, problems)
+    """Return what is to be asked, or raise what is wrong with it. `style`: if it is not what the arguments say."""
+    check_interpreter(arguments, engine)
+    style = style or find_style(arguments, problems)
     checkpoint = checkpoint or find_checkpoint(engine)
     prompts = make_prompts(problems, style, checkpoint.tokenizer)
     check_ids(prompts)
     settings = sampler_settings(arguments, engine, style, checkpoint)
-    return Plan(checkpoint, prompts, settings, arguments.sampling(), arguments.data)
+    interpreter = arguments.interpreter_settings()
+    return Plan(checkpoint, prompts, settings, arguments.sampling(), arguments.data, interpreter)
 
 
 def own_prompts(prompts: Sequence[Prompt], shard: Shard) -> list[Prompt]:
@@ -123,17 +138,35 @@ def _draw(
     store: CompletionStore, plan: Plan, missing: Sequence[Missing], engine: Engine, say: Say, label: str
 ) -> None:
     say(f"{len(missing):,} samples to draw with {engine.arguments.engine}; {len(store):,} are there.")
+    if plan.interpreter is not None:
+        usable_mode()  # raises where programs cannot be confined, before an engine is started
     # Another state for each session: the same one would draw after an interruption what it drew before it.
     backend = engine.start(request_seed(plan.sampling.seed, f"engine {store.shard}", store.session), say)
-    named = {"model": engine.arguments.model, "data": plan.data}
-    store.record_session({**named, **backend.facts(), "versions": versions()})
-    progress = Progress(len(missing), name=label)
+    with _interpreted(backend, plan) as source:
+        named = {"model": engine.arguments.model, "data": plan.data}
+        store.record_session({**named, **source.facts(), "versions": versions()})
+        progress = Progress(len(missing), name=label)
+        try:
+            outcome = fill(store, source, missing, plan.sampling, progress)
+        finally:
+            progress.close()
+        for line in _describe(outcome, progress, backend.context_length):
+            say(line)
+        if isinstance(source, InterpreterBackend):
+            say(source.summary())
+
+
+@contextmanager
+def _interpreted(backend: Backend, plan: Plan) -> Iterator[Backend]:
+    """The backend, with the plan's interpreter around it if there is one."""
+    if plan.interpreter is None:
+        yield backend
+        return
+    source = InterpreterBackend(backend, plan.checkpoint.tokenizer, plan.interpreter)
     try:
-        outcome = fill(store, backend, missing, plan.sampling, progress)
+        yield source
     finally:
-        progress.close()
-    for line in _describe(outcome, progress, backend.context_length):
-        say(line)
+        source.close_sandbox()
 
 
 def _describe(outcome: Outcome, progress: Progress, context_length: int | None) -> list[str]:
@@ -153,6 +186,10 @@ def _describe(outcome: Outcome, progress: Progress, context_length: int | None) 
             f"{long:,} have prompts that do not fit the context of {context_length:,} tokens: they are empty, with "
             "finish_reason prompt_too_long."
         )
+    if calls := reasons["max_calls"]:
+        lines.append(f"{calls:,} wanted more programs run than max_calls, and ended there.")
+    if errors := reasons["max_errors"]:
+        lines.append(f"{errors:,} ended when max_errors of their programs had failed.")
     return lines
 
 

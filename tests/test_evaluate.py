@@ -1,0 +1,449 @@
+"""`trl-math evaluate`, `compare` and `grade` as a user meets them: the numbers, a second run, a kill, and mistakes."""
+
+import itertools
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import quiet_environment
+from test_generate import fails, works, write_problems
+
+from trl_math.cli.main import main
+from trl_math.errors import UsageError
+from trl_math.evaluation.graded_file import read_graded
+from trl_math.evaluation.results import with_fallback
+from trl_math.generation import engines
+from trl_math.generation.scripted import ScriptedBackend
+from trl_math.grading.sandbox import Sandbox
+
+
+class Done:
+    """What became of a command."""
+
+    def __init__(self, status, captured):
+        self.status, self.out, self.err = status, captured.out, captured.err
+
+
+def digits(number, start=0, **more):
+    """Problems whose answers are digits: the scripted backend guesses digits."""
+    return [
+        {
+            "problem_id": f"digit/{i}",
+            "problem": f"What is the last digit of {i * 7}?",
+            "answer": str(i * 7 % 10),
+            **more,
+        }
+        for i in range(start, start + number)
+    ]
+
+
+@pytest.fixture(autouse=True)
+def _problems(_working_folder, monkeypatch):
+    for name in ("TRL_MATH_SMOKE_FOLDER", "RANK", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    write_problems(digits(30))
+
+
+@pytest.fixture
+def command(capsys):
+    def run(*words):
+        capsys.readouterr()
+        return Done(main([str(word) for word in words]), capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def evaluate(command):
+    """Runs the command in this process; `num_samples=3` is `--num-samples 3`, and None leaves a setting out."""
+
+    def run(*words, **settings):
+        given = {"model": "embedded:tiny", "benchmarks": "problems.jsonl", "backend": "scripted", "output": "run"}
+        given |= {"num_samples": 8} | settings
+        flags = []
+        for name, value in given.items():
+            if value is not None:
+                flags += [f"--{name.replace('_', '-')}", *(value if isinstance(value, list) else [value])]
+        return command("evaluate", *flags, *words)
+
+    return run
+
+
+def summary(folder="run"):
+    return json.loads(Path(folder, "summary.json").read_text())
+
+
+def samples(folder="run"):
+    return list(read_graded(Path(folder, "samples.jsonl")))
+
+
+# The numbers
+
+
+def test_the_numbers_are_those_of_the_samples(evaluate):
+    done = works(evaluate())
+    [result] = summary()["results"]
+    rows = samples()
+    assert len(rows) == 30 * 8 and {row["benchmark"] for row in rows} == {"problems"}
+    gold = {row["problem_id"]: row["answer"] for row in digits(30)}
+    right = {id: [row for row in rows if row["problem_id"] == id] for id in gold}
+    for row in rows:
+        assert row["extracted"] == row["completion"].partition("{")[2].partition("}")[0]
+        assert row["correct"] == (row["extracted"] == gold[row["problem_id"]])
+    counts = np.array([sum(row["correct"] for row in right[id]) for id in gold])
+    assert 0 < counts.sum() < 60
+    assert result["metrics"]["accuracy"]["value"] == pytest.approx(counts.mean() / 8)
+    for k in (2, 4, 8):
+        by_hand = [
+            np.mean([any(row["correct"] for row in some) for some in itertools.combinations(right[id], k)])
+            for id in gold
+        ]
+        assert result["metrics"][f"pass@{k}"]["value"] == pytest.approx(np.mean(by_hand))
+    assert result["metrics"]["accuracy"]["n"] == 30 and result["samples_per_problem"] == [8, 8]
+    assert result["settings"]["seed"] == 0 and result["settings"]["template_hash"]
+    assert {"trl-math", "math-verify", "transformers"} <= result["versions"].keys()
+    assert result["calibration"]["error"]["n"] == 30
+    assert result["grading"]["reasons"] == {"different": 240 - counts.sum(), "exact": counts.sum()}
+    assert f"{100 * counts.mean() / 8:.1f} (" in done.out and "30 x 8" in done.out
+
+
+def test_one_sample_is_greedy_and_several_are_not(evaluate):
+    works(evaluate(num_samples=None))
+    [result] = summary()["results"]
+    assert result["settings"]["temperature"] == 0 and result["calibration"] is None
+    assert set(result["metrics"]) == {"accuracy", "unanswered", "truncated"}
+    works(evaluate(num_samples=2, output="two"))
+    assert summary("two")["results"][0]["settings"]["temperature"] == 1
+
+
+def test_levels_and_subjects(evaluate):
+    rows = [*digits(6, level="Level 1", subject="even"), *digits(6, 6, level="Level 2", subject="odd")]
+    write_problems(rows)
+    works(evaluate())
+    [result] = summary()["results"]
+    assert set(result["levels"]) == {"1", "2"} and set(result["subjects"]) == {"even", "odd"}
+    assert result["levels"]["1"]["accuracy"]["n"] == 6
+    problems = [json.loads(line) for line in Path("run/problems.jsonl").read_text().splitlines()]
+    assert [row["level"] for row in problems] == ["1"] * 6 + ["2"] * 6
+    assert {row["benchmark"] for row in problems} == {"problems"}
+
+
+def test_a_gold_answer_that_cannot_be_read_is_left_out_and_said(evaluate):
+    write_problems([*digits(5), {"problem_id": "bad", "problem": "What?", "answer": "\\frac{1}{"}])
+    done = works(evaluate())
+    [result] = summary()["results"]
+    assert (result["num_problems"], result["num_unreadable"]) == (5, 1)
+    assert "1 problems were left out" in done.out
+
+
+def test_several_benchmarks_share_an_engine_and_a_folder(evaluate):
+    write_problems(digits(4), "more.jsonl")
+    done = works(evaluate(benchmarks=["problems.jsonl", "more.jsonl", "arithmetic"], max_problems=3))
+    assert done.out.count("The engine was ready") == 1
+    assert [result["benchmark"] for result in summary()["results"]] == ["problems", "more", "arithmetic"]
+    assert all(result["num_problems"] == 3 for result in summary()["results"])
+    # Another benchmark later joins them.
+    write_problems(digits(2), "late.jsonl")
+    works(evaluate(benchmarks="late.jsonl"))
+    assert [result["benchmark"] for result in summary()["results"]] == ["problems", "more", "arithmetic", "late"]
+    assert len(samples()) == (9 + 2) * 8
+
+
+# Again, and after a kill
+
+
+def test_the_same_command_again_has_nothing_to_do(evaluate):
+    works(evaluate())
+    before = Path("run/samples.jsonl").read_bytes(), summary()["results"]
+    again = works(evaluate())
+    assert "nothing to do" in again.out and "0 samples graded" in again.out
+    assert (Path("run/samples.jsonl").read_bytes(), summary()["results"]) == before
+
+
+def test_more_samples_join_those_that_are_there(evaluate):
+    works(evaluate(num_samples=4))
+    works(evaluate(num_samples=8))
+    assert len(samples()) == 240 and summary()["results"][0]["samples_per_problem"] == [8, 8]
+    works(evaluate(num_samples=8, output="at-once"))
+    assert summary()["results"][0]["metrics"] == summary("at-once")["results"][0]["metrics"]
+
+
+def test_a_torn_line_and_lost_grades_are_made_again(evaluate):
+    works(evaluate())
+    wanted = summary()["results"]
+    file = Path("run/samples.jsonl")
+    file.write_bytes(file.read_bytes()[:-5000])
+    works(evaluate())
+    assert summary()["results"] == wanted
+    keys = [(row["problem_id"], row["sample_index"]) for row in samples()]
+    assert len(set(keys)) == len(keys) == 240
+
+
+def test_other_answers_void_all_grades(evaluate):
+    works(evaluate())
+    rows = digits(30)
+    rows[0]["answer"], rows[1]["answer"] = "99", "98"
+    write_problems(rows)
+    done = works(evaluate())
+    assert "all are made anew" in done.out
+    assert not any(row["correct"] for row in samples() if row["problem_id"] in ("digit/0", "digit/1"))
+    assert len(samples()) == 240
+
+
+def test_killed_at_any_moment_it_goes_on(tmp_path):
+    words = [sys.executable, "-m", "trl_math.cli.main", "evaluate", "--model", "embedded:tiny", "--backend"]
+    words += ["transformers", "--batch-size", "4", "--benchmarks", "problems.jsonl", "--num-samples", "4"]
+    words += ["--max-tokens", "24", "--max-problems", "12"]
+    done = Path("killed/samples.jsonl")
+    for _ in range(2):
+        process = subprocess.Popen([*words, "--output", "killed"], env=quiet_environment(), stdout=subprocess.DEVNULL)
+        lines = count_lines("killed/problems/completions.jsonl")
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if count_lines("killed/problems/completions.jsonl") >= lines + 8 or done.exists():
+                break
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    for output in ("killed", "whole"):
+        subprocess.run([*words, "--output", output], env=quiet_environment(), check=True, stdout=subprocess.DEVNULL)
+    keep = ("problem_id", "sample_index", "completion", "correct")
+    rows = [sorted(tuple(row[name] for name in keep) for row in samples(folder)) for folder in ("killed", "whole")]
+    assert rows[0] == rows[1] and len(rows[0]) == 48
+    assert summary("killed")["results"][0]["metrics"] == summary("whole")["results"][0]["metrics"]
+
+
+def count_lines(path):
+    return Path(path).read_bytes().count(b"\n") if Path(path).exists() else 0
+
+
+@pytest.mark.slow
+def test_several_engines_draw_what_one_draws(evaluate):
+    works(evaluate(output="one", backend="transformers", max_tokens=8, num_samples=2, max_problems=6))
+    words = ["evaluate", "--model", "embedded:tiny", "--benchmarks", "problems.jsonl", "--max-problems", "6"]
+    words += ["--backend", "transformers", "--num-samples", "2", "--max-tokens", "8", "--output", "two"]
+    command = [sys.executable, "-m", "trl_math.cli.main", *words, "--data-parallel-size", "2"]
+    subprocess.run(command, env=quiet_environment(), check=True, stdout=subprocess.DEVNULL)
+    assert len(list(Path("two/problems").glob("completions-*.jsonl"))) == 2
+    rows = [
+        {(row["problem_id"], row["sample_index"]): row["completion"] for row in samples(f)} for f in ("one", "two")
+    ]
+    assert rows[0] == rows[1] and len(rows[0]) == 12
+
+
+# Programs
+
+
+def has_sandbox():
+    try:
+        Sandbox().close()
+    except UsageError:
+        return False
+    return True
+
+
+def program_or_text(request):
+    """In program mode: every third is right, every third fails, every third prints something else."""
+    text = str(request.prompt)
+    if "Python program" not in text:
+        return "The answer is \\boxed{5}."
+    return ["```python\nprint(2 + 3)\n```", "```python\nprint(1 / 0)\n```", "```python\nprint(7)\n```"][
+        request.seed % 3
+    ]
+
+
+@pytest.mark.skipif(not has_sandbox(), reason="no layer of the sandbox works here")
+def test_programs_and_the_fallback(evaluate, monkeypatch):
+    script = lambda arguments, checkpoint, seed: ScriptedBackend(checkpoint.tokenizer, program_or_text)  # noqa: E731
+    monkeypatch.setitem(engines._MAKERS, "scripted", script)
+    write_problems(
+        [{"problem_id": f"p{i}", "problem": f"What is 2 + 3, number {i}?", "answer": "5"} for i in range(6)]
+    )
+    works(evaluate("--mode", "fallback", num_samples=3))
+    found = {result["mode"]: result for result in summary()["results"]}
+    assert list(found) == ["program", "cot", "fallback"]
+    rows = [row for row in samples() if row["mode"] == "program"]
+    kinds = {"2 + 3": ("ok", True), "1 / 0": ("error", False), "print(7)": ("ok", False)}
+    for row in rows:
+        [kind] = [kind for text, kind in kinds.items() if text in row["completion"]]
+        assert (row["outcome"], row["correct"]) == kind
+    right, failed = (sum(kind in row["completion"] for row in rows) for kind in ("2 + 3", "1 / 0"))
+    assert found["program"]["metrics"]["accuracy"]["value"] == pytest.approx(right / 18)
+    assert found["cot"]["metrics"]["accuracy"]["value"] == 1
+    assert found["fallback"]["metrics"]["accuracy"]["value"] == pytest.approx((right + failed) / 18)
+    assert found["program"]["grading"]["outcomes"]["error"] == failed
+    assert found["program"]["settings"]["prompt_style"] == "chat_program"
+
+
+def test_the_fallback_takes_the_sample_of_the_same_number():
+    def row(index, **more):
+        return {"problem_id": "p", "sample_index": index, "sampler": "s", "extracted": "1", **more}
+
+    programs = [
+        row(0, outcome="ok", correct=True),
+        row(1, outcome="error", correct=False, extracted=None),
+        row(2, outcome="ok", correct=False, extracted=None),
+        row(3, outcome="ok", correct=False),
+    ]
+    texts = [row(index, correct=index != 2, sampler="t") for index in range(3)]
+    chosen = with_fallback(programs, texts)
+    assert [one["correct"] for one in chosen] == [True, True, False]  # the fourth has no text beside it
+    assert {one["sampler"] for one in chosen} == {"s|t"}
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"benchmarks": "gms8k"}, "Did you mean 'gsm8k'?"),
+        ({"benchmarks": None}, "Which benchmarks?"),
+        ({"model": None}, "Which model?"),
+        ({"ks": ["4", "9"]}, "k of pass@k and maj@k must be from 1 to num_samples (8), got 9"),
+        ({"ks": "0"}, "must be from 1"),
+        ({"mode": "pot"}, "Unknown mode 'pot'"),
+        ({"mode": "fallback", "prompt_style": "cot"}, "leave prompt_style out"),
+        ({"prompt_style": "chat_program"}, "which mode cot reads"),
+        ({"prompt_style": "chat_kot"}, "Did you mean 'chat_cot'?"),
+        ({"confidence": "95"}, "confidence must be between 0 and 1"),
+        ({"grading_deadline": "0"}, "grading_deadline must be above 0"),
+        ({"benchmarks": ["problems.jsonl", "problems.jsonl"]}, "given twice"),
+        ({"num_shots": "2"}, "problems"),
+        ({"num_sampels": "2"}, "Did you mean 'num_samples'?"),
+        ({"output": "problems.jsonl"}, "is a file"),
+        ({"benchmarks": "missing.jsonl"}, "missing.jsonl"),
+        ({"num_samples": "0"}, "num_samples must be at least 1"),
+    ],
+)
+def test_mistakes_are_one_line(evaluate, settings, message):
+    fails(evaluate(**settings), message)
+    assert not Path("run").exists()
+
+
+def test_a_file_in_another_format_says_what_is_expected(evaluate):
+    write_problems([{"text": "What?", "label": "4"}])
+    done = evaluate()
+    fails(done, "Expected a problem")
+    assert "text, label" in done.err
+
+
+def test_two_files_of_one_name_are_refused(evaluate):
+    Path("other").mkdir()
+    shutil.copy("problems.jsonl", "other/problems.jsonl")
+    fails(evaluate(benchmarks=["problems.jsonl", "other/problems.jsonl"]), "Two benchmarks would be called problems")
+
+
+def test_a_folder_is_of_one_model_and_one_way_of_sampling(evaluate, tmp_path):
+    works(evaluate(backend="transformers", max_tokens=4, max_problems=2, num_samples=2))
+    fails(
+        evaluate(backend="transformers", max_tokens=4, max_problems=2, temperature=0.5), "temperature 1.0 there, 0.5"
+    )
+    fails(evaluate(model="embedded:smollm2-135m-instruct"), "holds an evaluation of another model")
+    Path("notes").mkdir()
+    Path("notes/readme.txt").write_text("mine")
+    fails(evaluate(output="notes"), "is not empty and holds no evaluation")
+    assert Path("notes/readme.txt").read_text() == "mine"
+
+
+def test_a_launcher_is_refused(evaluate, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    fails(evaluate(), "start it without a launcher")
+
+
+def test_a_dry_run_shows_the_prompt_and_writes_nothing(evaluate):
+    done = works(evaluate("--dry-run", max_problems=3))
+    assert "What is the last digit of 0?" in done.out and "3 problems x 8 samples = 24" in done.out
+    assert not Path("run").exists()
+
+
+# Two runs
+
+
+def test_compare_pairs_problems(evaluate, command):
+    works(evaluate(output="a"))
+    works(evaluate("--seed", "1", output="b"))
+    done = works(command("compare", "a", "b", "--output", "compared.json"))
+    found = json.loads(Path("compared.json").read_text())["compared"][0]
+    rates = []
+    for folder in ("a", "b"):
+        counts = {}
+        for row in samples(folder):
+            counts.setdefault(row["problem_id"], []).append(row["correct"])
+        rates.append({id: np.mean(values) for id, values in counts.items()})
+    gains = np.array([rates[1][id] - rates[0][id] for id in rates[0]])
+    accuracy = found["metrics"]["accuracy"]
+    assert accuracy["difference"]["value"] == pytest.approx(gains.mean())
+    assert (accuracy["num_better"], accuracy["num_worse"]) == ((gains > 0).sum(), (gains < 0).sum())
+    assert "pass@8" in done.out and "seed is 0 in the first run, 1 in the second" in done.out
+    fails(command("compare", "a", "b", "--output", "compared.json"), "does not exist yet")
+    fails(command("compare", "a", "b", "--metrics", "pass@16"), "Both have: accuracy")
+
+
+def test_compare_refuses_what_cannot_be_paired(evaluate, command):
+    works(evaluate(output="a", max_problems=20, num_samples=1))
+    works(evaluate(output="b", num_samples=1))
+    fails(command("compare", "a", "b"), "over different problems")
+    done = works(command("compare", "a", "b", "--intersect"))
+    assert "10 that only the second did" in done.out
+    works(command("compare", "a", "b", "--intersect", "--output", "compared.json"))
+    [found] = json.loads(Path("compared.json").read_text())["compared"]
+    assert "McNemar" in found["metrics"]["accuracy"]["p_value"]["test"]
+    changed = digits(30)
+    changed[3]["problem"] = "Something else?"
+    write_problems(changed)
+    works(evaluate(output="c", num_samples=1))
+    fails(command("compare", "b", "c"), "digit/3")
+    write_problems(digits(5), "others.jsonl")
+    works(evaluate(output="d", benchmarks="others.jsonl"))
+    fails(command("compare", "b", "d"), "no benchmark in common")
+    fails(command("compare", "b", "nowhere"), "is no finished evaluation")
+    fails(command("compare", "b"), "Which two runs?")
+
+
+# Samples that are graded alone
+
+
+def test_grade_a_folder_of_samples(command):
+    words = ["generate", "--model", "embedded:tiny", "--backend", "scripted", "--data", "problems.jsonl"]
+    works(command(*words, "--num-samples", "4", "--output", "drawn"))
+    done = works(command("grade", "drawn", "--data", "problems.jsonl"))
+    rows = list(read_graded(Path("drawn/graded.jsonl")))
+    assert len(rows) == 120 and "120 graded samples, 120 of them new" in done.out
+    gold = {row["problem_id"]: row["answer"] for row in digits(30)}
+    assert all(row["correct"] == (row["extracted"] == gold[row["problem_id"]]) for row in rows)
+    works(command(*words, "--num-samples", "5", "--output", "drawn"))
+    assert "150 graded samples, 30 of them new" in works(command("grade", "drawn", "--data", "problems.jsonl")).out
+
+
+def test_grade_a_file_of_samples(command):
+    lines = [{"problem_id": "digit/1", "completion": text} for text in ("\\boxed{7}", "\\boxed{8}", "", "7")]
+    write_problems(lines, "samples.jsonl")
+    works(command("grade", "samples.jsonl", "--data", "problems.jsonl", "--output", "graded.jsonl"))
+    rows = list(read_graded(Path("graded.jsonl")))
+    assert [(row["sample_index"], row["correct"]) for row in rows] == [(0, True), (1, False), (2, False), (3, True)]
+
+
+def test_grade_says_what_is_wrong(command):
+    fails(command("grade", "--data", "problems.jsonl"), "Which samples?")
+    fails(command("grade", "nowhere", "--data", "problems.jsonl"), "There is no nowhere")
+    write_problems([{"id": 1, "text": "x"}], "samples.jsonl")
+    words = ["grade", "samples.jsonl", "--data", "problems.jsonl"]
+    fails(command(*words), "Where do the graded samples go?")
+    fails(command(*words, "--output", "graded.jsonl"), "Expected problem_id and completion")
+    write_problems([{"problem_id": "x", "completion": "7"}], "samples.jsonl")
+    fails(command(*words, "--output", "graded.jsonl"), "answers one of these problems")
+    fails(command("grade", "samples.jsonl", "--output", "graded.jsonl"), "Which problems")
+    fails(command(*words, "--output", "graded.jsonl", "--dedline", "1"), "Did you mean 'deadline'?")
+    Path("mine.jsonl").write_text('{"a": 1}\n')
+    write_problems([{"problem_id": "digit/1", "completion": "7"}], "samples.jsonl")
+    fails(command(*words, "--output", "mine.jsonl"), "was not made by this command")
+    assert Path("mine.jsonl").read_text() == '{"a": 1}\n'

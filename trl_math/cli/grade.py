@@ -1,0 +1,163 @@
+"""`trl-math grade`: the samples of a folder or a file, each with its verdict."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from trl_math.cli.request import quiet_bars, say, settings_help
+from trl_math.errors import DataError, UsageError
+from trl_math.recipes import canonical, parse_flags, split_values
+
+
+HELP = """\
+usage: trl-math grade SAMPLES --data PROBLEMS [--setting value ...]
+
+Grade samples against the answers of the problems they were made of. SAMPLES is a folder of `trl-math generate`, or a
+JSONL file with problem_id and completion. The graded samples (the same rows with correct, extracted, reason and place)
+go to graded.jsonl in the folder, or to --output. The same command goes on where it stopped.
+
+settings (with their defaults):
+{settings}
+"""
+
+
+@dataclasses.dataclass
+class GradeArguments:
+    """What is graded, and against what."""
+
+    data: str | None = dataclasses.field(
+        default=None, metadata={"help": "The problems: a hub name, a JSONL or Parquet file, a benchmark's name, ..."}
+    )
+    data_config: str | None = dataclasses.field(default=None, metadata={"help": "Configuration name on the hub."})
+    split: str = dataclasses.field(default="train", metadata={"help": "Split of data."})
+    programs: bool = dataclasses.field(
+        default=False, metadata={"help": "Completions are Python programs: run them; what they print is the answer."}
+    )
+    program_seconds: float = dataclasses.field(default=10.0, metadata={"help": "Seconds that a program may run."})
+    workers: int | None = dataclasses.field(
+        default=None, metadata={"help": "Processes that compare answers. Unset: one for each core."}
+    )
+    deadline: float = dataclasses.field(
+        default=5.0, metadata={"help": "Seconds after which a comparison is killed and counts as wrong."}
+    )
+    output: str | None = dataclasses.field(default=None, metadata={"help": "The JSONL file to write."})
+
+
+def run(argv: list[str]) -> int:
+    """Run the command; return the exit status."""
+    if {"-h", "--help"} & set(argv):
+        print(HELP.format(settings=settings_help(GradeArguments)).rstrip())
+        return 0
+    words = argv[: next((index for index, word in enumerate(argv) if word.startswith("-")), len(argv))]
+    if len(words) != 1:
+        raise UsageError("Which samples? trl-math grade SAMPLES --data PROBLEMS, SAMPLES being one folder or file.")
+    values = canonical(parse_flags(argv[1:]), {"dataset_name": "data", "dataset_split": "split"})
+    arguments = GradeArguments(**split_values(values, {"grade": GradeArguments})["grade"])
+    if not arguments.data:
+        raise UsageError("Which problems were these samples made of? Set data.")
+    quiet_bars()
+    return grade(Path(words[0]), arguments)
+
+
+def grade(source: Path, arguments: GradeArguments) -> int:
+    """Grade what is not graded yet, and say what came of all."""
+    from trl_math.evaluation.grade_samples import (
+        answers_digest,
+        by_id,
+        check_overlap,
+        grade_new,
+        grader_facts,
+        grading_health,
+    )
+    from trl_math.evaluation.graded_file import GradedFile, read_graded
+    from trl_math.grading import Grader
+    from trl_math.grading.sandbox import Limits, Sandbox
+
+    if not source.exists():
+        raise UsageError(f"There is no {source}: give a folder of `trl-math generate`, or a JSONL file of samples.")
+    target = Path(arguments.output) if arguments.output else source / "graded.jsonl" if source.is_dir() else None
+    if target is None:
+        raise UsageError("Where do the graded samples go? Set output to a JSONL file.")
+    if target.resolve() == source.resolve() or target.suffix != ".jsonl":
+        raise UsageError(f"output must be another file that ends in .jsonl, got {target}.")
+    problems = by_id(_problems(arguments))
+    check_overlap(_samples(source), problems, str(source))
+    made_with: dict[str, Any] = {
+        "grader": {**grader_facts(), "deadline": arguments.deadline},
+        "answers": answers_digest(problems.values()),
+        "samples": str(source.resolve()),
+        "programs": arguments.program_seconds if arguments.programs else None,
+    }
+    sandbox = Sandbox(limits=Limits(seconds=arguments.program_seconds)) if arguments.programs else None
+    with (
+        GradedFile(target, ("problem_id", "sample_index"), made_with) as graded,
+        Grader(arguments.workers, arguments.deadline) as grader,
+    ):
+        if graded.is_renewed and target.stat().st_size == 0:
+            say(f"Grading {source} into {target}.")
+        number = grade_new(_samples(source), problems, graded, grader, sandbox)
+        others = sum(row["problem_id"] not in problems for row in _samples(source))
+    if sandbox is not None:
+        sandbox.close()
+    rows = list(read_graded(target))
+    say(f"{target} holds {len(rows):,} graded samples, {number:,} of them new.")
+    if others:
+        say(f"{others:,} samples are of problems that are not in {arguments.data}, and were left out.")
+    for line in describe(rows, grading_health(rows)):
+        say(line)
+    return 0
+
+
+def describe(rows: list[dict[str, Any]], health: dict[str, Any]) -> list[str]:
+    """Return what came of the samples."""
+    correct = sum(row["correct"] is True for row in rows)
+    unreadable = sum(row["correct"] is None for row in rows)
+    judged = len(rows) - unreadable
+    lines = [f"{correct:,} of {judged:,} are right ({correct / judged:.1%})." if judged else "None can be judged."]
+    if unreadable:
+        lines.append(f"{unreadable:,} have no verdict: the gold answers of their problems cannot be read.")
+    lines.append("why: " + ", ".join(f"{reason} {count:,}" for reason, count in health["reasons"].items()))
+    if "outcomes" in health:
+        lines.append("programs: " + ", ".join(f"{name} {count:,}" for name, count in health["outcomes"].items()))
+    lines.append(f"{health['num_unmarked']:,} answers are not marked by a box, #### or a phrase.")
+    return lines
+
+
+def _problems(arguments: GradeArguments) -> Any:
+    from trl_math.evaluation.benchmarks import BENCHMARKS, find_benchmark, load
+
+    assert arguments.data is not None
+    if arguments.data.partition("=")[0] in BENCHMARKS:
+        return load(*find_benchmark(arguments.data))
+    from trl_math.data.load import read_for_style
+
+    return read_for_style(arguments.data, arguments.split, arguments.data_config, "plain")
+
+
+def _samples(source: Path) -> Iterator[dict[str, Any]]:
+    """Yield the samples of a folder or a file."""
+    from trl_math.generation.sample_files import completion_files, unique_rows
+
+    if source.is_dir():
+        if not completion_files(source):
+            raise DataError(f"There are no samples in {source}: expected completions*.jsonl of `trl-math generate`.")
+        yield from (row for _, _, row in unique_rows(source))
+        return
+    counts: dict[str, int] = {}
+    with source.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise DataError(f"{source}:{number}: not a line of JSON: {error}.") from None
+            if not isinstance(row, dict) or not {"problem_id", "completion"} <= row.keys():
+                found = ", ".join(row) if isinstance(row, dict) else type(row).__name__
+                raise DataError(
+                    f"{source}:{number}: not a sample. Found: {found}. Expected problem_id and completion, and "
+                    "optionally sample_index."
+                )
+            index = counts.get(row["problem_id"], 0)
+            counts[row["problem_id"]] = index + 1
+            yield {"sample_index": index, **row}

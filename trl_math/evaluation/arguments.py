@@ -1,0 +1,96 @@
+"""What `trl-math evaluate` is asked: which benchmarks, answered in which way, and which numbers."""
+
+import dataclasses
+from typing import Any
+
+from trl_math.data.prompts import PROMPT_STYLES
+from trl_math.errors import UsageError, pick
+from trl_math.evaluation.intervals import quantile
+from trl_math.generation.arguments import GenerateArguments, SamplingArguments
+
+
+AUTO = "auto"
+# How problems are answered -> what is sampled for it. A fallback's sample counts by its program, where that ran and
+# answered, and else by its reasoning.
+MODES = {"cot": ("cot",), "program": ("program",), "fallback": ("program", "cot")}
+
+
+@dataclasses.dataclass
+class EvaluateArguments(SamplingArguments):
+    """Which benchmarks are asked, in which way, and which numbers are told."""
+
+    benchmarks: list[str] | None = dataclasses.field(
+        default=None,
+        metadata={"help": "Names (gsm8k), names with a local file (gsm8k=test.jsonl), or problems of your own."},
+    )
+    mode: str = dataclasses.field(
+        default="cot",
+        metadata={
+            "help": "cot: the answer stands in the text; program: a Python program prints it; fallback: the program's "
+            "answer, and where it has none that of the text."
+        },
+    )
+    prompt_style: str = dataclasses.field(
+        default=AUTO,
+        metadata={"help": "auto (by mode, and chat if the model has a chat template), or a style's name."},
+    )
+    temperature: float | None = dataclasses.field(
+        default=None, metadata={"help": "0 is greedy. Unset: 0 for one sample a problem, 1 for several."}
+    )
+    ks: list[int] | None = dataclasses.field(
+        default=None, metadata={"help": "k of pass@k and maj@k. Unset: powers of two up to the number of samples."}
+    )
+    confidence: float = dataclasses.field(default=0.95, metadata={"help": "Of the intervals."})
+    grading_workers: int | None = dataclasses.field(
+        default=None, metadata={"help": "Processes that compare answers or run programs. Unset: one for each core."}
+    )
+    grading_deadline: float = dataclasses.field(
+        default=5.0, metadata={"help": "Seconds after which a comparison is killed and counts as wrong."}
+    )
+    program_seconds: float = dataclasses.field(default=10.0, metadata={"help": "Seconds that a program may run."})
+    output: str | None = dataclasses.field(default=None, metadata={"help": "Folder of the run."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        pick("mode", self.mode, MODES)
+        pick("prompt style", self.prompt_style, (AUTO, *PROMPT_STYLES))
+        if self.prompt_style != AUTO and self.mode == "fallback":
+            raise UsageError("mode fallback asks twice, in two styles: leave prompt_style out.")
+        if self.num_samples < 1:
+            raise UsageError(f"num_samples must be at least 1, got {self.num_samples}.")
+        if self.benchmarks is not None and len(set(self.benchmarks)) < len(self.benchmarks):
+            raise UsageError(f"A benchmark is given twice: {', '.join(self.benchmarks)}.")
+        for k in self.ks or ():
+            if not 1 <= k <= self.num_samples:
+                raise UsageError(
+                    f"k of pass@k and maj@k must be from 1 to num_samples ({self.num_samples}), got {k}: draw more "
+                    "samples or ask for less."
+                )
+        quantile(self.confidence)
+        for name in ("grading_deadline", "program_seconds"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name} must be above 0, got {getattr(self, name)}.")
+        self.generate_arguments("plain")  # refuses what makes no sense
+
+    @property
+    def num_ks(self) -> list[int]:
+        """The k of pass@k and maj@k."""
+        if self.ks is not None:
+            return sorted(set(self.ks))
+        return powers_of_two(self.num_samples)
+
+    def generate_arguments(self, style: str, **more: Any) -> GenerateArguments:
+        """Return how samples in this prompt style are drawn."""
+        shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(SamplingArguments)}
+        temperature = self.temperature
+        if temperature is None:
+            temperature = 0.0 if self.num_samples == 1 else 1.0
+        return GenerateArguments(**{**shared, "temperature": temperature, "prompt_style": style, **more})
+
+
+def powers_of_two(largest: int) -> list[int]:
+    """Return 1, 2, 4, ... and `largest` itself."""
+    ks = [1]
+    while ks[-1] * 2 <= largest:
+        ks.append(ks[-1] * 2)
+    return ks if ks[-1] == largest else [*ks, largest]

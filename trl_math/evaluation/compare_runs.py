@@ -1,0 +1,157 @@
+"""Two evaluations of the same problems, metric by metric: what the second gains over the first."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from trl_math.errors import DataError, UsageError
+from trl_math.evaluation.paired import Comparison, compare
+from trl_math.evaluation.results import Key, Rows, read_samples, tallies_of, with_fallback
+from trl_math.evaluation.run import FALLBACK, PROBLEMS, SAMPLES, SUMMARY
+from trl_math.evaluation.summary import problem_metrics
+from trl_math.grading import Grader
+
+
+# Settings that may differ without a remark: comparing models is what comparisons are for.
+EXPECTED = ("model", "tokenizer", "end_ids", "chat_template", "dtype", "max_model_len")
+
+
+class Run(NamedTuple):
+    """An evaluation that was read."""
+
+    folder: Path
+    summary: dict[str, Any]
+    samples: dict[Key, Rows]
+    problems: dict[str, dict[str, dict[str, Any]]]  # benchmark -> id -> problem
+
+    def result(self, key: Key) -> dict[str, Any]:
+        """Return what the summary says of a benchmark and mode."""
+        return next(one for one in self.summary["results"] if (one["benchmark"], one["mode"]) == key)
+
+    @property
+    def keys(self) -> list[Key]:
+        """The benchmarks and modes that have results."""
+        return [(result["benchmark"], result["mode"]) for result in self.summary["results"]]
+
+
+class Compared(NamedTuple):
+    """One benchmark and mode of two runs."""
+
+    benchmark: str
+    mode: str
+    metrics: dict[str, Comparison]
+    differing: dict[str, tuple[Any, Any]]  # settings of the sampler that are not the same
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as JSON can write it."""
+        metrics = {}
+        for name, one in self.metrics.items():
+            estimates = {side: getattr(one, side)._asdict() for side in ("difference", "first", "second")}
+            metrics[name] = {**one._asdict(), **estimates, "p_value": one.p_value._asdict()}
+        differing = {name: list(values) for name, values in self.differing.items()}
+        return {"benchmark": self.benchmark, "mode": self.mode, "metrics": metrics, "differing_settings": differing}
+
+
+def read_run(folder: str | Path) -> Run:
+    """Read an evaluation, or raise what is wrong with it."""
+    folder = Path(folder)
+    missing = [name for name in (SUMMARY, SAMPLES, PROBLEMS) if not (folder / name).is_file()]
+    if missing:
+        raise UsageError(
+            f"{folder} is no finished evaluation: there is no {' and no '.join(missing)}. Give folders of "
+            "`trl-math evaluate`."
+        )
+    try:
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        rows = [json.loads(line) for line in (folder / PROBLEMS).read_text(encoding="utf-8").split("\n") if line]
+        problems: dict[str, dict[str, dict[str, Any]]] = {}
+        for row in rows:
+            problems.setdefault(row["benchmark"], {})[row["problem_id"]] = row
+        if not all({"benchmark", "mode", "metrics"} <= result.keys() for result in summary["results"]):
+            raise ValueError("results")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise DataError(
+            f"{folder / SUMMARY} or {PROBLEMS} beside it is not as `trl-math evaluate` writes it."
+        ) from None
+    samples = read_samples(folder / SAMPLES)
+    for name, mode in [(result["benchmark"], result["mode"]) for result in summary["results"]]:
+        if mode == FALLBACK:
+            samples[name, mode] = with_fallback(samples[name, "program"], samples[name, "cot"])
+    return Run(folder, summary, samples, problems)
+
+
+def compare_runs(
+    first: Run, second: Run, *, intersect: bool = False, confidence: float = 0.95, metrics: list[str] | None = None
+) -> list[Compared]:
+    """Compare every benchmark and mode that both runs have.
+
+    Args:
+        first: The run that is compared with.
+        second: The run whose gain is told.
+        intersect: If the runs asked different problems, compare those that both asked.
+        confidence: Of the intervals.
+        metrics: Which; by default all that both summaries have.
+    """
+    keys = [key for key in first.keys if key in second.keys]
+    if not keys:
+        raise UsageError(
+            f"The runs have no benchmark in common: {_names(first)} in {first.folder}, {_names(second)} in "
+            f"{second.folder}."
+        )
+    with Grader() as grader:
+        return [_compared(first, second, key, intersect, confidence, metrics, grader) for key in keys]
+
+
+def _names(run: Run) -> str:
+    return ", ".join(f"{name} ({mode})" for name, mode in run.keys)
+
+
+def _compared(
+    first: Run, second: Run, key: Key, intersect: bool, confidence: float, metrics: list[str] | None, grader: Grader
+) -> Compared:
+    _check_same_problems(first, second, key[0])
+    names = _metrics(first, second, key, metrics)
+    sides = [_by_problem(run, key, names, grader) for run in (first, second)]
+    found = {
+        name: compare(sides[0][name], sides[1][name], intersect=intersect, confidence=confidence) for name in names
+    }
+    return Compared(*key, found, _differing(first.result(key), second.result(key)))
+
+
+def _metrics(first: Run, second: Run, key: Key, asked: list[str] | None) -> list[str]:
+    both = [name for name in first.result(key)["metrics"] if name in second.result(key)["metrics"]]
+    unknown = [name for name in asked or () if name not in both]
+    if unknown:
+        raise UsageError(
+            f"Not every metric is in both runs for {key[0]} ({key[1]}): {', '.join(unknown)}. Both have: "
+            f"{', '.join(both)}."
+        )
+    return asked or both
+
+
+def _by_problem(run: Run, key: Key, names: list[str], grader: Grader) -> dict[str, dict[str, float]]:
+    """Return each metric's value of each problem."""
+    tallies, _ = tallies_of(run.samples[key], run.problems[key[0]], grader)
+    ks = sorted({int(name.partition("@")[2]) for name in names if name.startswith("pass@")})
+    majority_ks = sorted({int(name.partition("@")[2]) for name in names if name.startswith("maj@")})
+    values, _ = problem_metrics(tallies, ks, majority_ks)
+    ids = [one.problem_id for one in tallies]
+    return {name: dict(zip(ids, values[name].tolist(), strict=True)) for name in names}
+
+
+def _check_same_problems(first: Run, second: Run, benchmark: str) -> None:
+    """Raise if the same id stands for two problems."""
+    for problem_id, problem in first.problems[benchmark].items():
+        other = second.problems[benchmark].get(problem_id)
+        if other is not None and any(problem.get(name) != other.get(name) for name in ("problem", "answer")):
+            raise UsageError(
+                f"Problem {problem_id} of {benchmark} is not the same in both runs (another text or answer): these "
+                "are different data under one name."
+            )
+
+
+def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    a, b = first["settings"], second["settings"]
+    names = [name for name in {**a, **b} if name not in EXPECTED and a.get(name) != b.get(name)]
+    return {name: (a.get(name), b.get(name)) for name in names}

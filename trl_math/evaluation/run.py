@@ -1,0 +1,168 @@
+"""One evaluation in one folder: samples are drawn, graded and counted, and whatever stopped goes on.
+
+run.json             of which model this is an evaluation
+samples.jsonl        the graded samples of all benchmarks and modes
+problems.jsonl       the problems that were asked
+summary.json         every number, with its n, its interval and what it depends on
+gsm8k/ ...           the samples as they were drawn: a folder for each benchmark and mode
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from trl_math.errors import RunFolderError
+from trl_math.evaluation.arguments import EvaluateArguments
+from trl_math.evaluation.grade_samples import answers_digest, by_id, grade_new, grader_facts
+from trl_math.evaluation.graded_file import GradedFile
+from trl_math.evaluation.results import Key, Rows, numbers, read_samples, with_fallback
+from trl_math.evaluation.units import Unit
+from trl_math.files import json_line, write_json, write_whole
+from trl_math.generation.engines import EngineArguments, versions
+from trl_math.generation.sample_files import unique_rows
+from trl_math.generation.session import Engine, Say, fill_folder
+from trl_math.generation.store import Shard, read_manifest
+from trl_math.grading import Grader
+from trl_math.grading.sandbox import Limits, Sandbox
+from trl_math.run_folder import MANIFEST
+
+
+FALLBACK = "fallback"
+SAMPLES, PROBLEMS, SUMMARY = "samples.jsonl", "problems.jsonl", "summary.json"
+
+
+def claim_folder(folder: Path, model: str, *, write: bool = True) -> None:
+    """Make a folder the evaluation of this model, or raise if it is something else. Without `write`, only look."""
+    if folder.exists() and not folder.is_dir():
+        raise RunFolderError(f"output {folder} is a file: choose another.")
+    manifest = read_manifest(folder)
+    if not manifest and folder.exists() and any(path.suffix not in (".lock", ".part") for path in folder.iterdir()):
+        raise RunFolderError(f"output {folder} is not empty and holds no evaluation: choose another.")
+    if manifest and manifest.get("command") != "evaluate":
+        raise RunFolderError(f"output {folder} belongs to `trl-math {manifest.get('command')}`: choose another.")
+    if manifest.get("model", model) != model:
+        raise RunFolderError(
+            f"output {folder} holds an evaluation of another model ({manifest['model']} there, {model} here): choose "
+            "another."
+        )
+    if not manifest and write:
+        write_json(folder / MANIFEST, {"command": "evaluate", "model": model})
+
+
+def draw(
+    folder: Path,
+    units: Sequence[Unit],
+    arguments: EvaluateArguments,
+    engine_arguments: EngineArguments,
+    say: Say,
+    shard: Shard | None = None,
+) -> None:
+    """Draw the samples that are missing, of all benchmarks with one engine."""
+    with Engine(engine_arguments, units[0].plan.checkpoint) as engine:
+        for unit in units:
+            number = arguments.num_samples
+            fill_folder(folder / unit.folder, unit.plan, number, engine, say, shard=shard, name=unit.folder)
+
+
+def conclude(
+    folder: Path, model: str | None, units: Sequence[Unit], arguments: EvaluateArguments, say: Say
+) -> dict[str, Any]:
+    """Grade what was drawn, write samples, problems and summary, and return the summary."""
+    with Grader(arguments.grading_workers, arguments.grading_deadline) as grader:
+        _grade(folder, units, arguments, grader, say)
+        _write_problems(folder, units)
+        rows = _rows_asked(read_samples(folder / SAMPLES), units)
+        if arguments.mode == FALLBACK:
+            rows |= {
+                (name, FALLBACK): with_fallback(rows[name, "program"], rows[name, "cot"])
+                for name in dict.fromkeys(unit.benchmark for unit in units)
+            }
+        problems = {unit.benchmark: by_id(unit.problems) for unit in units}
+        results = [
+            {
+                "benchmark": key[0],
+                "mode": key[1],
+                **_facts(
+                    folder, [unit for unit in units if unit.benchmark == key[0] and key[1] in (unit.mode, FALLBACK)]
+                ),
+                **numbers(rows[key], problems[key[0]], arguments.num_ks, arguments.confidence, grader),
+            }
+            for key in rows
+        ]
+    return _write_summary(folder, model, results, arguments.confidence)
+
+
+def _grade(folder: Path, units: Sequence[Unit], arguments: EvaluateArguments, grader: Grader, say: Say) -> None:
+    limits = Limits(seconds=arguments.program_seconds)
+    made_with: dict[str, Any] = {"grader": {**grader_facts(), "deadline": arguments.grading_deadline}}
+    made_with |= {f"answers of {unit.benchmark}": answers_digest(unit.problems) for unit in units}
+    if any(unit.mode == "program" for unit in units):
+        made_with["programs"] = {"seconds": limits.seconds}
+    key = ("benchmark", "mode", "problem_id", "sample_index")
+    with GradedFile(folder / SAMPLES, key, made_with) as graded:
+        if graded.is_renewed and (folder / SUMMARY).exists():
+            say("What grades depend on has changed since (versions, answers or limits): all are made anew.")
+        for unit in units:
+            samples = (row for _, _, row in unique_rows(folder / unit.folder))
+            problems = by_id(unit.problems)
+            if unit.mode == "program":
+                with Sandbox(limits=limits, workers=arguments.grading_workers) as sandbox:
+                    number = grade_new(samples, problems, graded, grader, sandbox, unit.key)
+            else:
+                number = grade_new(samples, problems, graded, grader, None, unit.key)
+            say(f"{unit.folder}: {number:,} samples graded.")
+
+
+def _rows_asked(rows: Mapping[Key, Rows], units: Sequence[Unit]) -> dict[Key, Rows]:
+    """Return the rows of these units, in their order."""
+    return {(unit.benchmark, unit.mode): rows.get((unit.benchmark, unit.mode), []) for unit in units}
+
+
+def _facts(folder: Path, units: Sequence[Unit]) -> dict[str, Any]:
+    """Return what the numbers of a benchmark depend on, read from where its samples are."""
+    manifests = [read_manifest(folder / unit.folder) for unit in units]
+    sessions = manifests[0].get("sessions") or [{}]
+    engine = {name: sessions[-1][name] for name in ("engine", "dtype") if name in sessions[-1]}
+    return {
+        "source": units[0].plan.data,
+        "sampler": "|".join(str(manifest.get("sampler")) for manifest in manifests),
+        "settings": manifests[0].get("settings", {}),
+        **engine,
+        "versions": {**sessions[-1].get("versions", {}), **grader_facts()},
+    }
+
+
+def _write_problems(folder: Path, units: Sequence[Unit]) -> None:
+    """Write the problems of these benchmarks, and keep those of others that were asked before."""
+    path = folder / PROBLEMS
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            rows[row["benchmark"], row["problem_id"]] = row
+    for unit in units:
+        for problem in unit.problems:
+            rows[unit.benchmark, problem["problem_id"]] = {**problem, "benchmark": unit.benchmark}
+    write_whole(path, "".join(json_line(row).decode() for row in rows.values()))
+
+
+def _write_summary(
+    folder: Path, model: str | None, results: Sequence[Mapping[str, Any]], confidence: float
+) -> dict[str, Any]:
+    """Write the summary, and keep the results of other benchmarks and modes that are in it."""
+    path = folder / SUMMARY
+    kept = json.loads(path.read_text(encoding="utf-8"))["results"] if path.exists() else []
+    new = {(result["benchmark"], result["mode"]): result for result in results}
+    merged = {(result["benchmark"], result["mode"]): result for result in kept} | new
+    summary = {
+        "command": "evaluate",
+        "model": model,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "confidence": confidence,
+        "versions": {**versions(), **grader_facts()},
+        "results": list(merged.values()),
+    }
+    write_json(path, summary)
+    return {**summary, "results": list(new.values())}
