@@ -9,7 +9,7 @@ from trl_math import MathSFTConfig
 from trl_math.data import PROMPT_STYLES, to_sft
 from trl_math.errors import UsageError
 from trl_math.generation.end_tokens import decode, end_token_ids
-from trl_math.generation.tokenise import all_prompt_token_ids, prompt_token_ids
+from trl_math.generation.tokenise import all_prompt_token_ids, prompt_token_ids, training_token_ids
 from trl_math.models import resolve_model, tiny_tokenizer
 from trl_math.optional import is_installed
 from trl_math.trainers.rows import ready_rows
@@ -48,6 +48,9 @@ def test_a_prompt_has_the_tokens_of_training(tokenizer, config, name, shots):
     trained = ready_rows(Dataset.from_list(rows), tokenizer, config, None, "train")
     prompts = [row["prompt"] for row in rows]
     together = all_prompt_token_ids(tokenizer, prompts)
+    pairs = training_token_ids(tokenizer, prompts, [row["completion"] for row in rows])
+    assert [prompt + completion for prompt, completion in pairs] == [row["input_ids"] for row in trained]
+    assert [prompt for prompt, _ in pairs] == together
     for prompt, ids, row in zip(prompts, together, trained, strict=True):
         num_prompt = row["labels"].count(-100)
         assert row["input_ids"][:num_prompt] == ids == prompt_token_ids(tokenizer, prompt)

@@ -54,7 +54,10 @@ def _benchmarks(arguments: EvaluateRequest, checkpoint: Any) -> dict[str, list[s
 def _unit(arguments: EvaluateRequest, unit: Unit) -> list[str]:
     settings = arguments.evaluate
     style = f"prompt style {unit.plan.settings['prompt_style']}"
-    lines = [style, amount(len(unit.problems), settings)]
+    what = amount(len(unit.problems), settings)
+    if unit.mode == "coverage":
+        what = f"{len(unit.problems):,} problems, one forward pass each"
+    lines = [style, what]
     present = completion_files(Path(settings.output) / unit.folder)
     if present:
         lines.append(f"{len(present)} files of samples are there: it goes on")

@@ -29,6 +29,9 @@ benchmarks: {benchmarks}
 """
 
 
+ONE_PASS = ("auto", "transformers")  # backends that a mode without samples may be given
+
+
 def run(argv: list[str]) -> int:
     """Run the command; return the exit status."""
     if {"-h", "--help"} & set(argv):
@@ -61,7 +64,12 @@ def check(arguments: EvaluateRequest, part: Part) -> None:
             "trl-math evaluate starts its own processes: start it without a launcher, and set data_parallel_size to "
             "the number of engines."
         )
-    if arguments.evaluate.mode != "cot":
+    engine = arguments.engine
+    if arguments.evaluate.mode == "coverage" and (engine.data_parallel_size > 1 or engine.backend not in ONE_PASS):
+        raise UsageError(
+            "mode coverage makes one forward pass with transformers: leave backend and data_parallel_size out."
+        )
+    if arguments.evaluate.mode in ("program", "fallback"):
         from trl_math.grading.sandbox import Sandbox
 
         Sandbox().close()  # says why, if programs cannot be run here
@@ -99,7 +107,7 @@ def closing(summary: dict[str, Any], folder: Path) -> list[str]:
     """Return what should be known of the numbers, and where they are."""
     lines = [
         f"Percent of problems; in brackets the {summary['confidence']:.0%} interval, clustered by problem. "
-        f"Every k, level and subject: {folder / 'summary.json'}; samples: {folder / 'samples.jsonl'}."
+        f"Every k, level and subject: {folder / 'summary.json'}."
     ]
     for result in summary["results"]:
         name = f"{result['benchmark']} ({result['mode']})"
@@ -109,7 +117,7 @@ def closing(summary: dict[str, Any], folder: Path) -> list[str]:
             )
         if result["grading"]["num_timeouts"]:
             lines.append(f"{name}: {result['grading']['num_timeouts']} comparisons took too long and count as wrong.")
-        if result["metrics"]["truncated"]["value"] > 0.1:
+        if "truncated" in result["metrics"] and result["metrics"]["truncated"]["value"] > 0.1:
             lines.append(f"{name}: many samples ran out of tokens before they ended: raise max_tokens.")
         error = max(result["majority_error"].values(), default=0.0)
         if error:

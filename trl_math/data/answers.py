@@ -4,12 +4,15 @@ import re
 from typing import Any
 
 from trl_math.grading import after_hashes, last_boxed
+from trl_math.grading.extract import final_box
 
 
 # A number as people write one: 2,125 or $3.50 or -7 or 40%.
 NUMBER = re.compile(r"-?\$?-?(?:\d[\d,]*(?:\.\d*)?|\.\d+)%?")
 # Letters alone, three or more: a word and no product of variables.
 WORDS = re.compile(r"[A-Za-z]{3,}(?: [A-Za-z]+)*")
+# A problem that asks for all answers, as "Find all solutions" and "Enter the two smallest, separated by commas" do.
+SEVERAL = re.compile(r"\b(?:find|enter|list|give|determine)\b[^.?]*\ball\b|\bseparated by\b", re.IGNORECASE)
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -23,16 +26,26 @@ def answer_text(value: Any) -> str | None:
     return text or None
 
 
-def split_solution(answer: str | None, solution: str | None) -> tuple[str | None, str | None]:
+def split_solution(answer: str | None, solution: str | None, problem: str) -> tuple[str | None, str | None]:
     """Return the final answer and the solution of a row, whichever column holds them.
 
     GSM8K's `answer` is a solution that ends in `#### 72`; MATH has no `answer`, and a solution with a box.
     """
     if answer is None:
         text = solution or ""
-        return last_boxed(text) or after_hashes(text), solution
-    final = after_hashes(answer) or last_boxed(answer)
+        return _boxed(text, problem) or after_hashes(text), solution
+    final = after_hashes(answer) or _boxed(answer, problem)
     return (final, solution or answer) if final else (answer, solution)
+
+
+def _boxed(solution: str, problem: str) -> str | None:
+    """Return what a solution boxes. Of boxes side by side the last, or all if the problem asks for all answers.
+
+    Two dozen solutions of MATH have several: "the answers are -2 and 1", but also "`x + 11` or `11 + x`" and "either
+    point is a correct answer", where one is enough.
+    """
+    last = last_boxed(solution)
+    return (final_box(solution) or last) if last is not None and SEVERAL.search(problem) else last
 
 
 def answer_kind(answer: str | None, problem: str, *, choices: bool, boxed: bool) -> str:

@@ -43,7 +43,7 @@ COMPLETIONS = Table(
         "finish_reason",
         "sampler",
     ),
-    ("token_logprobs",),
+    ("token_logprobs", "tool_spans"),
 )
 GRADED = Table("graded completions", (*COMPLETIONS.required, "correct", "extracted", "reason"), COMPLETIONS.optional)
 DIFFICULTY = Table(

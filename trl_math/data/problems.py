@@ -20,7 +20,7 @@ from trl_math.errors import DataError
 ALIASES = {
     "problem_id": ("problem_id", "unique_id", "id"),
     "problem": ("problem", "question", "input", "query"),
-    "answer": ("answer", "expected_answer", "final_answer", "target", "correct", "ground_truth"),
+    "answer": ("answer", "expected_answer", "final_answer", "final_ans", "target", "correct", "ground_truth"),
     "solution": ("solution", "rationale", "reference_solution", "generated_solution", "response"),
     "program": ("program",),
     "choices": ("choices", "options"),
@@ -28,6 +28,8 @@ ALIASES = {
     "subject": ("subject", "type"),
     "answer_kind": ("answer_kind",),
 }
+# What two copies of one problem differ in: spaces, also LaTeX's, braces, dollars, punctuation that is in no number.
+SPELLING = re.compile(r"\\[,!;: ]|\\(?:quad|qquad|left|right|displaystyle)(?![A-Za-z])|[\s${}~]|[.,;:?!](?!\d)")
 TEXT = datasets.Value("string")
 FEATURES = dict.fromkeys(PROBLEMS.columns, TEXT) | {"choices": datasets.List(TEXT)}
 
@@ -63,8 +65,9 @@ def without_problems(
 ) -> tuple[datasets.Dataset, int]:
     """Return `dataset` without the problems that occur in `exclude` (problems, or their texts), and how many went.
 
-    Texts are compared without regard to case and white space. MATH's test set without MATH-500, joined to its training
-    set, gives the 12,000 problems of the coverage paper.
+    Texts are compared without regard to case, spaces and `SPELLING`: four training problems of MATH are test problems
+    with other spaces. MATH's test set without MATH-500, joined to its training set, gives the 12,000 problems of the
+    coverage paper.
     """
     texts = exclude["problem"] if isinstance(exclude, datasets.Dataset) else exclude
     excluded = {_normalised(text) for text in texts}
@@ -73,7 +76,7 @@ def without_problems(
 
 
 def _normalised(text: str) -> str:
-    return re.sub(r"\s+", " ", text).strip().casefold()
+    return SPELLING.sub("", text).casefold()
 
 
 def _find_columns(dataset: datasets.Dataset, source: str) -> dict[str, str]:
@@ -104,9 +107,9 @@ def _problem(row: dict[str, Any], index: int, found: dict[str, str], stem: str, 
         problem = f"{body if body[-1] in '.?!,;:' else body + '.'} {problem}"
     choices = choice_texts(value.get("choices"))
     answer = value.get("answer")
-    if choices and isinstance(answer, int) and answer < len(choices):
+    if choices and isinstance(answer, int) and 0 <= answer < len(choices):
         answer = LETTERS[answer]
-    final, solution = split_solution(answer_text(answer), answer_text(value.get("solution")))
+    final, solution = split_solution(answer_text(answer), answer_text(value.get("solution")), problem)
     kind = value.get("answer_kind")
     return {
         "problem_id": _problem_id(value.get("problem_id"), index, stem),

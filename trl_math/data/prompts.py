@@ -101,6 +101,13 @@ PROMPT_STYLES = {
         "{program}",
         stop=(*NEXT_QUESTION, "\n```"),
     ),
+    # Reasoning with programs in it, which an interpreter runs while the model writes.
+    "tool": PromptStyle(
+        "Solve the problem step by step. A ```python block is run, and its output follows it. The final answer is in "
+        "\\boxed{{}}.\n\nQuestion: {problem}\nAnswer:",
+        " {boxed_solution}",
+        stop=NEXT_QUESTION,
+    ),
     "chat_direct": PromptStyle(
         "{problem}\n\nGive only the final answer, within \\boxed{{}} and without any steps.",
         "\\boxed{{{answer}}}",
@@ -114,6 +121,12 @@ PROMPT_STYLES = {
     "chat_program": PromptStyle(
         "{problem}\n\nWrite a Python program, in one ```python block, that prints the final answer.",
         "```python\n{program}\n```",
+        is_chat=True,
+    ),
+    "chat_tool": PromptStyle(
+        "{problem}\n\nReason step by step. Where computing helps, write a ```python block that prints what you want to "
+        "know: it is run, and you see its output before you go on. Put the final answer within \\boxed{{}} at the end.",
+        "{boxed_solution}",
         is_chat=True,
     ),
     # The problem says it all and ends on a token boundary itself: `12*34=` -> `408`.

@@ -9,6 +9,7 @@ Rows come as they are; `problems.to_problems` gives them our columns.
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import datasets
@@ -22,22 +23,26 @@ from trl_math.errors import NotCachedError, UsageError, nearest
 SPLIT_NAMES = ("train", "test", "validation", "valid", "dev", "data")
 
 
-def load_source(name: str, split: str = "train", config: str | None = None) -> datasets.Dataset:
+def load_source(
+    name: str, split: str = "train", config: str | None = None, files: Sequence[str] = ()
+) -> datasets.Dataset:
     """Return the rows of one split of a source; see the module for what `name` may be.
 
-    A single file is all there is: `split` must be "train" (the default) or the file's own name.
+    A single file is all there is: `split` must be "train" (the default) or the file's own name. `files`: only these
+    files of a repository on the hub, as the split "train".
     """
     path = Path(name).expanduser()
     is_local = path.exists() or path.suffix in SUFFIXES or name.startswith((".", "/", "~"))
-    if config is not None and (is_local or ":" in name):
-        raise UsageError(f"config={config!r} is for data sets on the hub; {name!r} is none.")
+    for setting, value in (("config", config), ("files", files or None)):
+        if value is not None and (is_local or ":" in name):
+            raise UsageError(f"{setting}={value!r} is for data sets on the hub; {name!r} is none.")
     if name.startswith(PREFIX):
         return load_generator(name, split)
     if is_local:
         return load_path(path, split)
     if ":" in name:
         raise UsageError(f"Unknown kind of source in {name!r}.{nearest(name.split(':')[0] + ':', [PREFIX])}")
-    return _load_hub(name, split, config)
+    return _load_hub(name, split, config, files)
 
 
 def source_stem(name: str) -> str:
@@ -52,12 +57,13 @@ def source_stem(name: str) -> str:
     return f"{path.parent.name}/{stem}" if stem in SPLIT_NAMES and path.parent.name else stem
 
 
-def _load_hub(name: str, split: str, config: str | None) -> datasets.Dataset:
+def _load_hub(name: str, split: str, config: str | None, files: Sequence[str]) -> datasets.Dataset:
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         raise UsageError(f"{name!r} is no file here and cannot be the name of a data set on the hub.")
     try:
-        return datasets.load_dataset(name, config, split=split)
-    except (OSError, ValueError) as error:
+        return datasets.load_dataset(name, config, split=split, data_files=list(files) or None)
+    # RuntimeError: the data set is a Python script, which `datasets` no longer runs.
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         # The first line says what is wrong (no network, no such data set, split or config); the rest is its context.
         reason = str(error).strip().split("\n")[0].rstrip(".")
         raise NotCachedError(

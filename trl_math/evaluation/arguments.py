@@ -10,9 +10,10 @@ from trl_math.generation.arguments import GenerateArguments, SamplingArguments
 
 
 AUTO = "auto"
-# How problems are answered -> what is sampled for it. A fallback's sample counts by its program, where that ran and
-# answered, and else by its reasoning.
-MODES = {"cot": ("cot",), "program": ("program",), "fallback": ("program", "cot")}
+COVERAGE_KS = (1, 4, 16, 64, 256, 1024)
+# How problems are answered -> what is asked for it. A fallback's sample counts by its program, where that ran and
+# answered, and else by its reasoning. Coverage is computed from the probability of the answer, and nothing is sampled.
+MODES = {"cot": ("cot",), "program": ("program",), "fallback": ("program", "cot"), "coverage": ("coverage",)}
 
 
 @dataclasses.dataclass
@@ -27,7 +28,8 @@ class EvaluateArguments(SamplingArguments):
         default="cot",
         metadata={
             "help": "cot: the answer stands in the text; program: a Python program prints it; fallback: the program's "
-            "answer, and where it has none that of the text."
+            "answer, and where it has none that of the text; coverage: the probability of the direct answer itself, "
+            "without sampling."
         },
     )
     prompt_style: str = dataclasses.field(
@@ -38,7 +40,10 @@ class EvaluateArguments(SamplingArguments):
         default=None, metadata={"help": "0 is greedy. Unset: 0 for one sample a problem, 1 for several."}
     )
     ks: list[int] | None = dataclasses.field(
-        default=None, metadata={"help": "k of pass@k and maj@k. Unset: powers of two up to the number of samples."}
+        default=None,
+        metadata={
+            "help": "k of pass@k and maj@k. Unset: powers of two up to num_samples; of coverage@k, to 1024."
+        },
     )
     confidence: float = dataclasses.field(default=0.95, metadata={"help": "Of the intervals."})
     grading_workers: int | None = dataclasses.field(
@@ -60,24 +65,34 @@ class EvaluateArguments(SamplingArguments):
             raise UsageError(f"num_samples must be at least 1, got {self.num_samples}.")
         if self.benchmarks is not None and len(set(self.benchmarks)) < len(self.benchmarks):
             raise UsageError(f"A benchmark is given twice: {', '.join(self.benchmarks)}.")
+        if self.mode == "coverage":
+            self._check_coverage()
         for k in self.ks or ():
-            if not 1 <= k <= self.num_samples:
+            if k < 1 or (k > self.num_samples and self.mode != "coverage"):
                 raise UsageError(
                     f"k of pass@k and maj@k must be from 1 to num_samples ({self.num_samples}), got {k}: draw more "
                     "samples or ask for less."
                 )
-        quantile(self.confidence)
+        quantile(self.confidence)  # refuses what is none
         for name in ("grading_deadline", "program_seconds"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} must be above 0, got {getattr(self, name)}.")
         self.generate_arguments("plain")  # refuses what makes no sense
 
+    def _check_coverage(self) -> None:
+        """Raise for settings of samples, which are not drawn."""
+        unused = ("num_samples", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "stop")
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        given = [name for name in unused if getattr(self, name) != defaults[name]]
+        if given:
+            raise UsageError(f"mode coverage draws no samples: leave {' and '.join(given)} out.")
+
     @property
-    def num_ks(self) -> list[int]:
-        """The k of pass@k and maj@k."""
+    def all_ks(self) -> list[int]:
+        """The k of pass@k and maj@k, or of coverage@k."""
         if self.ks is not None:
             return sorted(set(self.ks))
-        return powers_of_two(self.num_samples)
+        return list(COVERAGE_KS) if self.mode == "coverage" else powers_of_two(self.num_samples)
 
     def generate_arguments(self, style: str, **more: Any) -> GenerateArguments:
         """Return how samples in this prompt style are drawn."""

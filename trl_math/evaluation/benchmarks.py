@@ -40,12 +40,12 @@ def find_benchmark(text: str) -> tuple[Benchmark, str | None]:
     A benchmark's name comes first: for a folder that has the same, write `./math`. The hub name of a benchmark's
     source is that benchmark; every other source is an ad-hoc benchmark, whose rows say how they are graded.
     """
-    name, equals, path = text.strip().partition("=")
+    text = text.strip()
+    name, equals, path = text.partition("=")
     if equals and re.fullmatch(r"[\w-]*", name):
         if not path:
             raise UsageError(f"{text!r} names no file: write {name}=path/to/file.jsonl, or {name} for the hub.")
         return _known(name), path
-    text = text.strip()
     if _is_local(text):
         return _ad_hoc(text, None), text
     if "/" in text or ":" in text:
@@ -75,7 +75,7 @@ def load_shots(benchmark: Benchmark, path: str | None = None) -> datasets.Datase
     """Return solved problems that prompts may begin with, for `data.shots.choose_shots`: never the test set.
 
     `path`: a file of training problems. Give `choose_shots` all test problems to leave out, also those that
-    `max_problems` cuts off: MATH's training set has some of its test problems in other words' spacing.
+    `max_problems` cuts off: MATH's training set has four of its test problems, spaced otherwise.
     """
     if path is None and benchmark.train_split is None:
         if benchmark.shots_from is None:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from trl_math.errors import DataError, UsageError
+from trl_math.evaluation.coverage import coverage_at_k
 from trl_math.evaluation.paired import Comparison, compare
 from trl_math.evaluation.results import Key, Rows, read_samples, tallies_of, with_fallback
-from trl_math.evaluation.run import FALLBACK, PROBLEMS, SAMPLES, SUMMARY
+from trl_math.evaluation.run import COVERAGE, FALLBACK, PROBLEMS, SAMPLES, SUMMARY, read_lines
 from trl_math.evaluation.summary import problem_metrics
 from trl_math.grading import Grader
 
@@ -56,7 +57,7 @@ class Compared(NamedTuple):
 def read_run(folder: str | Path) -> Run:
     """Read an evaluation, or raise what is wrong with it."""
     folder = Path(folder)
-    missing = [name for name in (SUMMARY, SAMPLES, PROBLEMS) if not (folder / name).is_file()]
+    missing = [name for name in (SUMMARY, PROBLEMS) if not (folder / name).is_file()]
     if missing:
         raise UsageError(
             f"{folder} is no finished evaluation: there is no {' and no '.join(missing)}. Give folders of "
@@ -74,7 +75,7 @@ def read_run(folder: str | Path) -> Run:
         raise DataError(
             f"{folder / SUMMARY} or {PROBLEMS} beside it is not as `trl-math evaluate` writes it."
         ) from None
-    samples = read_samples(folder / SAMPLES)
+    samples = read_samples(folder / SAMPLES) if (folder / SAMPLES).exists() else {}
     for name, mode in [(result["benchmark"], result["mode"]) for result in summary["results"]]:
         if mode == FALLBACK:
             samples[name, mode] = with_fallback(samples[name, "program"], samples[name, "cot"])
@@ -132,12 +133,18 @@ def _metrics(first: Run, second: Run, key: Key, asked: list[str] | None) -> list
 
 def _by_problem(run: Run, key: Key, names: list[str], grader: Grader) -> dict[str, dict[str, float]]:
     """Return each metric's value of each problem."""
+    if key[1] == "coverage":
+        rows = [row for row in read_lines(run.folder / COVERAGE) if row["benchmark"] == key[0]]
+        ks = [int(name.partition("@")[2]) for name in names]
+        values = coverage_at_k([row["logp"] for row in rows], ks)
+        ids = [row["problem_id"] for row in rows]
+        return {name: dict(zip(ids, values[:, place].tolist(), strict=True)) for place, name in enumerate(names)}
     tallies, _ = tallies_of(run.samples[key], run.problems[key[0]], grader)
     ks = sorted({int(name.partition("@")[2]) for name in names if name.startswith("pass@")})
     majority_ks = sorted({int(name.partition("@")[2]) for name in names if name.startswith("maj@")})
-    values, _ = problem_metrics(tallies, ks, majority_ks)
+    found, _ = problem_metrics(tallies, ks, majority_ks)
     ids = [one.problem_id for one in tallies]
-    return {name: dict(zip(ids, values[name].tolist(), strict=True)) for name in names}
+    return {name: dict(zip(ids, found[name].tolist(), strict=True)) for name in names}
 
 
 def _check_same_problems(first: Run, second: Run, benchmark: str) -> None:

@@ -8,18 +8,20 @@ gsm8k/ ...           the samples as they were drawn: a folder for each benchmark
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from trl_math.errors import RunFolderError
+from trl_math.evaluation import teacher_forced
 from trl_math.evaluation.arguments import EvaluateArguments
 from trl_math.evaluation.grade_samples import answers_digest, by_id, grade_new, grader_facts
 from trl_math.evaluation.graded_file import GradedFile
 from trl_math.evaluation.results import Key, Rows, numbers, read_samples, with_fallback
 from trl_math.evaluation.units import Unit
 from trl_math.files import json_line, write_json, write_whole
+from trl_math.generation.arguments import sampler_hash
 from trl_math.generation.engines import EngineArguments, versions
 from trl_math.generation.sample_files import unique_rows
 from trl_math.generation.session import Engine, Say, fill_folder
@@ -30,7 +32,20 @@ from trl_math.run_folder import MANIFEST
 
 
 FALLBACK = "fallback"
+# Of the sampler's settings, those that a probability depends on.
+SETTINGS_OF_COVERAGE = (
+    "model",
+    "dtype",
+    "tokenizer",
+    "end_ids",
+    "prompt_style",
+    "num_shots",
+    "template_hash",
+    "chat_template",
+    "seed",
+)
 SAMPLES, PROBLEMS, SUMMARY = "samples.jsonl", "problems.jsonl", "summary.json"
+COVERAGE = "coverage.jsonl"
 
 
 def claim_folder(folder: Path, model: str, *, write: bool = True) -> None:
@@ -59,7 +74,10 @@ def draw(
     say: Say,
     shard: Shard | None = None,
 ) -> None:
-    """Draw the samples that are missing, of all benchmarks with one engine."""
+    """Draw the samples that are missing, of all benchmarks with one engine; for coverage, ask for probabilities."""
+    if arguments.mode == "coverage":
+        _force(folder, units, engine_arguments, say)
+        return
     with Engine(engine_arguments, units[0].plan.checkpoint) as engine:
         for unit in units:
             number = arguments.num_samples
@@ -70,6 +88,8 @@ def conclude(
     folder: Path, model: str | None, units: Sequence[Unit], arguments: EvaluateArguments, say: Say
 ) -> dict[str, Any]:
     """Grade what was drawn, write samples, problems and summary, and return the summary."""
+    if arguments.mode == "coverage":
+        return _conclude_coverage(folder, model, units, arguments)
     with Grader(arguments.grading_workers, arguments.grading_deadline) as grader:
         _grade(folder, units, arguments, grader, say)
         _write_problems(folder, units)
@@ -87,10 +107,44 @@ def conclude(
                 **_facts(
                     folder, [unit for unit in units if unit.benchmark == key[0] and key[1] in (unit.mode, FALLBACK)]
                 ),
-                **numbers(rows[key], problems[key[0]], arguments.num_ks, arguments.confidence, grader),
+                **numbers(rows[key], problems[key[0]], arguments.all_ks, arguments.confidence, grader),
             }
             for key in rows
         ]
+    return _write_summary(folder, model, results, arguments.confidence)
+
+
+def _force(folder: Path, units: Sequence[Unit], engine: EngineArguments, say: Say) -> None:
+    """Write the probabilities of the answers, and keep those of other benchmarks."""
+    checkpoint = units[0].plan.checkpoint
+    rows = {row["benchmark"]: [] for row in read_lines(folder / COVERAGE)}
+    for row in read_lines(folder / COVERAGE):
+        rows[row["benchmark"]].append(row)
+    with teacher_forced.opened(engine, checkpoint) as model:
+        for unit in units:
+            found = teacher_forced.answer_rows(unit.problems, unit.style, model, checkpoint)
+            rows[unit.benchmark] = [{**row, "benchmark": unit.benchmark} for row in found]
+            say(f"{unit.folder}: the answers of {len(found):,} problems have their probabilities.")
+    write_whole(folder / COVERAGE, "".join(json_line(row).decode() for some in rows.values() for row in some))
+
+
+def _conclude_coverage(
+    folder: Path, model: str | None, units: Sequence[Unit], arguments: EvaluateArguments
+) -> dict[str, Any]:
+    _write_problems(folder, units)
+    rows = list(read_lines(folder / COVERAGE))
+    results = []
+    for unit in units:
+        own = [row for row in rows if row["benchmark"] == unit.benchmark]
+        told = teacher_forced.coverage_numbers(own, by_id(unit.problems), arguments.all_ks, arguments.confidence)
+        facts = {
+            "source": unit.plan.data,
+            "sampler": sampler_hash(unit.plan.settings),
+            "settings": {name: unit.plan.settings[name] for name in SETTINGS_OF_COVERAGE},
+            "engine": "transformers",
+            "versions": versions(),
+        }
+        results.append({**unit.key, **facts, **told})
     return _write_summary(folder, model, results, arguments.confidence)
 
 
@@ -115,6 +169,13 @@ def _grade(folder: Path, units: Sequence[Unit], arguments: EvaluateArguments, gr
             say(f"{unit.folder}: {number:,} samples graded.")
 
 
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a JSONL file that is written whole; none if it is not there."""
+    if path.exists():
+        with path.open(encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
+
+
 def _rows_asked(rows: Mapping[Key, Rows], units: Sequence[Unit]) -> dict[Key, Rows]:
     """Return the rows of these units, in their order."""
     return {(unit.benchmark, unit.mode): rows.get((unit.benchmark, unit.mode), []) for unit in units}
@@ -137,11 +198,7 @@ def _facts(folder: Path, units: Sequence[Unit]) -> dict[str, Any]:
 def _write_problems(folder: Path, units: Sequence[Unit]) -> None:
     """Write the problems of these benchmarks, and keep those of others that were asked before."""
     path = folder / PROBLEMS
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            rows[row["benchmark"], row["problem_id"]] = row
+    rows = {(row["benchmark"], row["problem_id"]): row for row in read_lines(path)}
     for unit in units:
         for problem in unit.problems:
             rows[unit.benchmark, problem["problem_id"]] = {**problem, "benchmark": unit.benchmark}

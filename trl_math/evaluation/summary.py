@@ -183,9 +183,10 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
 
 
-def _by_group(
+def by_group(
     labels: Sequence[str | None], metrics: Mapping[str, np.ndarray], confidence: float
 ) -> dict[str, dict[str, Estimate]]:
+    """Return each metric's mean over the problems of each level or subject; {} if no problem has one."""
     if not any(labels):
         return {}
     named = np.array([label or NO_GROUP for label in labels])
@@ -216,8 +217,8 @@ def summarise(
     counts = [one.num_samples for one in tallies]
     return Summary(
         metrics={name: mean_estimate(values, confidence) for name, values in metrics.items()},
-        levels=_by_group([one.level for one in tallies], metrics, confidence),
-        subjects=_by_group([one.subject for one in tallies], metrics, confidence),
+        levels=by_group([one.level for one in tallies], metrics, confidence),
+        subjects=by_group([one.subject for one in tallies], metrics, confidence),
         num_problems=len(tallies),
         num_samples=sum(counts),
         samples_per_problem=(min(counts), max(counts)),

@@ -6,6 +6,8 @@ from typing import Any
 
 def results_table(results: Sequence[Mapping[str, Any]]) -> str:
     """Return one table of the results of `summary.json`: a row for each benchmark and mode."""
+    if all(result["mode"] == "coverage" for result in results):
+        return _coverage_table(results)
     ks = sorted({int(name.partition("@")[2]) for result in results for name in result["metrics"] if "@" in name})
     largest = ks[-1:] if ks else []
     names = ["accuracy", *(f"pass@{k}" for k in largest), *(f"maj@{k}" for k in largest)]
@@ -21,6 +23,19 @@ def results_table(results: Sequence[Mapping[str, Any]]) -> str:
         for result in results
     ]
     return aligned([head, *rows])
+
+
+def _coverage_table(results: Sequence[Mapping[str, Any]]) -> str:
+    names = list(dict.fromkeys(name for result in results for name in result["metrics"]))
+    rows = [
+        [
+            result["benchmark"],
+            f"{result['num_problems']:,}",
+            *(with_interval(result["metrics"].get(name)) for name in names),
+        ]
+        for result in results
+    ]
+    return aligned([["benchmark", "problems", *names], *rows])
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

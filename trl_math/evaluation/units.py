@@ -22,6 +22,7 @@ class Unit(NamedTuple):
     mode: str
     problems: datasets.Dataset
     plan: Plan
+    style: PromptStyle
 
     @property
     def folder(self) -> str:
@@ -53,7 +54,9 @@ def make_units(
             asked = arguments.generate_arguments(name, data=path or benchmark.source or benchmark.name)
             shots = load_shots(benchmark) if arguments.num_shots and arguments.shots_data is None else None
             style = find_style(asked, everything, shots)
-            units.append(Unit(benchmark.name, mode, problems, prepare(problems, asked, engine, checkpoint, style)))
+            units.append(
+                Unit(benchmark.name, mode, problems, prepare(problems, asked, engine, checkpoint, style), style)
+            )
     return units
 
 
@@ -68,7 +71,8 @@ def has_chat_template(engine: EngineArguments, checkpoint: Checkpoint) -> bool:
 def style_of(asked: str, mode: str, *, is_chat: bool) -> str:
     """Return the name of the prompt style: the one that was asked for, else that of the mode."""
     if asked == AUTO:
-        return f"chat_{mode}" if is_chat else mode
+        name = "direct" if mode == "coverage" else mode
+        return f"chat_{name}" if is_chat else name
     style: PromptStyle = PROMPT_STYLES[asked]
     if (mode == "program") != ("program" in asked):
         raise UsageError(

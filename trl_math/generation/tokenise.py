@@ -45,3 +45,25 @@ def _check_template(tokenizer: Any) -> None:
             f"The tokenizer of {tokenizer.name_or_path or 'this model'!r} has no chat template, so it cannot read "
             f"messages: choose a plain prompt style ({listing(plain)})."
         )
+
+
+def training_token_ids(
+    tokenizer: Any, prompts: Sequence[Prompt], completions: Sequence[Prompt]
+) -> list[tuple[list[int], list[int]]]:
+    """Return the tokens of prompts and of completions as SFTTrainer makes them, the end token with the completion."""
+    asked = all_prompt_token_ids(tokenizer, prompts)
+    pairs = []
+    for ids, prompt, completion in zip(asked, prompts, completions, strict=True):
+        if isinstance(prompt, str):
+            end = tokenizer.eos_token or ""
+            whole = tokenizer(text=f"{prompt}{completion}{'' if str(completion).endswith(end) else end}")["input_ids"]
+        else:
+            encoded = tokenizer.apply_chat_template([*prompt, *completion], tokenize=True, return_dict=True)
+            whole = encoded["input_ids"]
+        if whole[: len(ids)] != ids:
+            raise UsageError(
+                "The tokenizer joins the end of a prompt to what follows it, so that the completion has no tokens of "
+                "its own: choose another prompt style."
+            )
+        pairs.append((ids, whole[len(ids) :]))
+    return pairs
