@@ -253,6 +253,9 @@ def smoke(name):
     if kind == "sft":
         assert "Trained 3 steps" in result.stdout
         assert json.loads((folder / "run.json").read_text())["is_finished"]
+    elif kind == "evaluate":
+        results = json.loads((folder / "summary.json").read_text())["results"]
+        assert {result["num_problems"] for result in results} == {4}
     else:
         assert len((folder / "completions.jsonl").read_text().splitlines()) in (4, 8)
 

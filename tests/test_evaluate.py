@@ -447,3 +447,77 @@ def test_grade_says_what_is_wrong(command):
     write_problems([{"problem_id": "digit/1", "completion": "7"}], "samples.jsonl")
     fails(command(*words, "--output", "mine.jsonl"), "was not made by this command")
     assert Path("mine.jsonl").read_text() == '{"a": 1}\n'
+
+
+# Coverage without samples
+
+
+def test_coverage_is_the_probability_of_the_answer(evaluate, command):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from trl_math.data.prompts import PROMPT_STYLES
+    from trl_math.models import resolve_model
+
+    plain = {"mode": "coverage", "backend": None, "num_samples": None, "max_problems": 5}
+    done = works(evaluate(prompt_style="direct", **plain))
+    assert "coverage@1024" in done.out and not Path("run/samples.jsonl").exists()
+    rows = [json.loads(line) for line in Path("run/coverage.jsonl").read_text().splitlines()]
+    folder = resolve_model("embedded:tiny")
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    for problem, row in zip(digits(5), rows, strict=True):
+        prompt = PROMPT_STYLES["direct"].prompt(problem)
+        start = len(tokenizer(prompt)["input_ids"])
+        ids = tokenizer(f"{prompt} ${problem['answer']}${tokenizer.eos_token}", return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            logps = model(ids).logits.log_softmax(-1)
+        expected = sum(logps[0, place - 1, ids[0, place]].item() for place in range(start, ids.shape[1]))
+        assert row["logp"] == pytest.approx(expected, abs=1e-3) and row["num_tokens"] == ids.shape[1] - start
+    [result] = summary()["results"]
+    hits = [-np.expm1(1024 * np.log1p(-np.exp(row["logp"]))) for row in rows]
+    assert result["metrics"]["coverage@1024"]["value"] == pytest.approx(np.mean(hits))
+    assert result["settings"]["prompt_style"] == "direct" and result["num_problems"] == 5
+    works(evaluate(output="chat", **plain))
+    assert summary("chat")["results"][0]["settings"]["prompt_style"] == "chat_direct"
+    compared = works(command("compare", "run", "chat"))
+    assert "coverage@64" in compared.out and "prompt_style is 'direct' in the first" in compared.out
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_samples": "8"}, "draws no samples: leave num_samples out"),
+        ({"temperature": "1"}, "leave temperature out"),
+        ({"backend": "vllm"}, "one forward pass with transformers"),
+        ({"data_parallel_size": "2"}, "one forward pass with transformers"),
+    ],
+)
+def test_coverage_refuses_what_it_would_not_use(evaluate, settings, message):
+    fails(evaluate(**{"mode": "coverage", "num_samples": None, "backend": None} | settings), message)
+
+
+# Checkpoints
+
+
+def test_an_adapter_is_evaluated_like_a_model(evaluate):
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from trl_math.models import resolve_model
+
+    base = resolve_model("embedded:tiny")
+    torch.manual_seed(0)
+    config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
+    tuned = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+    tuned.save_pretrained("adapter")
+    common = {"backend": "transformers", "max_tokens": 8, "num_samples": 2, "max_problems": 3}
+    works(evaluate(model="adapter", output="short", **common))
+    works(evaluate(model="embedded:tiny", adapter="adapter", output="long", **common))
+    works(evaluate(output="base", **common))
+    texts = [[row["completion"] for row in samples(folder)] for folder in ("short", "long", "base")]
+    assert texts[0] == texts[1] != texts[2]
+    assert summary("short")["model"].startswith("adapter (LoRA on ")
+    file = Path("adapter/adapter_config.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": None}))
+    fails(evaluate(model="adapter", output="new", **common), "does not say which model it belongs to")

@@ -8,9 +8,10 @@ import pytest
 import torch
 import yaml
 
+from trl_math.evaluation.benchmarks import BENCHMARKS
 from trl_math.launch import launch_plan
 from trl_math.plan import effective_batch, estimate_memory, num_update_steps, plan_memory
-from trl_math.recipes import all_recipes, build_generate, build_sft, find_recipe, read_recipe, recipe_name
+from trl_math.recipes import all_recipes, build_evaluate, build_generate, build_sft, find_recipe, read_recipe, recipe_name
 
 
 ROOT = Path(__file__).parent.parent / "recipes"
@@ -119,6 +120,11 @@ def test_every_recipe_is_built_by_the_strict_loader(path):
     values = read_recipe(path)
     assert {"command", "description"} <= set(values)
     assert find_recipe(recipe_name(path)) == path
+    if values["command"] == "evaluate":
+        arguments = build_evaluate(values)
+        assert arguments.evaluate.output == values["output"]
+        assert all(name in BENCHMARKS for name in arguments.evaluate.benchmarks)
+        return
     if values["command"] == "generate":
         arguments = build_generate(values)
         assert arguments.generate.output == values["output"]

@@ -96,7 +96,7 @@ def evaluate(arguments: EvaluateRequest, part: Part, argv: list[str]) -> int:
         run.draw(folder, units, settings, engine, say, Shard(part.index, part.number))
     if part.is_child:
         return 0
-    summary = run.conclude(folder, engine.model, units, settings, say)
+    summary = run.conclude(folder, engine.label, units, settings, say)
     print(f"\n{results_table(summary['results'])}\n")
     for line in closing(summary, folder):
         say(line)

@@ -1,4 +1,8 @@
-"""Numbers of a benchmark that one can believe: each with its n and its interval. NumPy only, no torch, no files."""
+"""Benchmarks, and numbers that one can believe: each with its n and its interval.
+
+What is imported here computes: NumPy only, no torch, no files. `benchmarks` knows the sets of problems; `units`, `run`,
+`results` and `teacher_forced` make an evaluation in a folder; `compare_runs` reads two.
+"""
 
 from trl_math.evaluation.calibration import Bin as Bin
 from trl_math.evaluation.calibration import Calibration as Calibration

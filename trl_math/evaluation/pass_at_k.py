@@ -103,4 +103,4 @@ def pass_at_k(
     pairs = np.stack(np.divmod(keys, base), axis=1)
     with np.errstate(divide="ignore"):  # log 0, which is right
         table = _table(pairs, np.atleast_1d(ks))
-    return table[places].reshape(samples.shape + ks.shape)
+    return table[places].reshape(samples.shape + ks.shape) + 0.0  # no -0

@@ -85,7 +85,7 @@ def draw(
 
 
 def conclude(
-    folder: Path, model: str | None, units: Sequence[Unit], arguments: EvaluateArguments, say: Say
+    folder: Path, model: str, units: Sequence[Unit], arguments: EvaluateArguments, say: Say
 ) -> dict[str, Any]:
     """Grade what was drawn, write samples, problems and summary, and return the summary."""
     if arguments.mode == "coverage":
@@ -129,7 +129,7 @@ def _force(folder: Path, units: Sequence[Unit], engine: EngineArguments, say: Sa
 
 
 def _conclude_coverage(
-    folder: Path, model: str | None, units: Sequence[Unit], arguments: EvaluateArguments
+    folder: Path, model: str, units: Sequence[Unit], arguments: EvaluateArguments
 ) -> dict[str, Any]:
     _write_problems(folder, units)
     rows = list(read_lines(folder / COVERAGE))
@@ -206,7 +206,7 @@ def _write_problems(folder: Path, units: Sequence[Unit]) -> None:
 
 
 def _write_summary(
-    folder: Path, model: str | None, results: Sequence[Mapping[str, Any]], confidence: float
+    folder: Path, model: str, results: Sequence[Mapping[str, Any]], confidence: float
 ) -> dict[str, Any]:
     """Write the summary, and keep the results of other benchmarks and modes that are in it."""
     path = folder / SUMMARY

@@ -97,6 +97,11 @@ class EngineArguments:
         self.model, self.adapter = base, self.model
 
     @property
+    def label(self) -> str:
+        """What was asked for, as people call it."""
+        return f"{self.adapter} (LoRA on {self.model})" if self.adapter else str(self.model)
+
+    @property
     def engine(self) -> str:
         """The backend's name, with `auto` decided."""
         if self.backend != "auto":

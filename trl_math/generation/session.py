@@ -143,7 +143,7 @@ def _draw(
     # Another state for each session: the same one would draw after an interruption what it drew before it.
     backend = engine.start(request_seed(plan.sampling.seed, f"engine {store.shard}", store.session), say)
     with _interpreted(backend, plan) as source:
-        named = {"model": engine.arguments.model, "data": plan.data}
+        named = {"model": engine.arguments.label, "data": plan.data}
         store.record_session({**named, **source.facts(), "versions": versions()})
         progress = Progress(len(missing), name=label)
         try:
