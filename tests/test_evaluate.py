@@ -280,6 +280,7 @@ def test_programs_and_the_fallback(evaluate, monkeypatch):
     assert found["fallback"]["metrics"]["accuracy"]["value"] == pytest.approx((right + failed) / 18)
     assert found["program"]["grading"]["outcomes"]["error"] == failed
     assert found["program"]["settings"]["prompt_style"] == "chat_program"
+    assert found["fallback"]["settings"]["prompt_style"] == ["chat_program", "chat_cot"]
 
 
 def test_the_fallback_takes_the_sample_of_the_same_number():

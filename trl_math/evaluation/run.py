@@ -185,13 +185,25 @@ def _facts(folder: Path, units: Sequence[Unit]) -> dict[str, Any]:
     """Return what the numbers of a benchmark depend on, read from where its samples are."""
     manifests = [read_manifest(folder / unit.folder) for unit in units]
     sessions = manifests[0].get("sessions") or [{}]
-    engine = {name: sessions[-1][name] for name in ("engine", "dtype") if name in sessions[-1]}
+    last = sessions[-1]
+    engine = {name: last[name] for name in ("engine", "dtype") if name in last}
+    engine_version = {last["engine"]: last["version"]} if "version" in last else {}
     return {
         "source": units[0].plan.data,
         "sampler": "|".join(str(manifest.get("sampler")) for manifest in manifests),
-        "settings": manifests[0].get("settings", {}),
+        "settings": _together([manifest.get("settings", {}) for manifest in manifests]),
         **engine,
-        "versions": {**sessions[-1].get("versions", {}), **grader_facts()},
+        "num_sessions": sum(len(manifest.get("sessions") or ()) for manifest in manifests),
+        "versions": {**last.get("versions", {}), **engine_version, **grader_facts()},
+    }
+
+
+def _together(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the settings of several samplers as one: a list where they are not the same."""
+    first, *others = settings
+    return {
+        name: value if all(other.get(name) == value for other in others) else [one.get(name) for one in settings]
+        for name, value in first.items()
     }
 
 
