@@ -312,7 +312,7 @@ def test_the_fallback_takes_the_sample_of_the_same_number():
         ({"ks": "0"}, "must be from 1"),
         ({"mode": "pot"}, "Unknown mode 'pot'"),
         ({"mode": "fallback", "prompt_style": "cot"}, "leave prompt_style out"),
-        ({"prompt_style": "chat_program"}, "which mode cot reads"),
+        ({"prompt_style": "chat_program"}, "what mode cot reads"),
         ({"prompt_style": "chat_kot"}, "Did you mean 'chat_cot'?"),
         ({"confidence": "95"}, "confidence must be between 0 and 1"),
         ({"grading_deadline": "0"}, "grading_deadline must be above 0"),

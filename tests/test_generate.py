@@ -746,7 +746,7 @@ def test_adapters_that_are_none(generate, adapter):
     fails(generate(backend="transformers", adapter="nowhere"), "nowhere holds no LoRA adapter")
     Path("empty").mkdir()
     fails(generate(backend="transformers", adapter="empty"), "empty holds no LoRA adapter")
-    fails(generate(backend="transformers", model=adapter), "It holds an adapter: give its base model as model")
+    fails(generate(backend="transformers", model=adapter), "does not say which model it belongs to")
     assert not Path("run").exists()
 
 

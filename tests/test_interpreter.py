@@ -1,30 +1,30 @@
 """The interpreter loop: what a sample becomes, token for token, with a model that says what it is told to say."""
 
+import dataclasses
+import threading
+
 import pytest
-from transformers import LlamaForCausalLM
+from tokenizers import normalizers
+from transformers import AutoTokenizer, LlamaForCausalLM
 
 from trl_math.errors import UsageError
-from trl_math.generation.backend import Backend, cut_at_stop, request_seed
-from trl_math.generation.interpreter import InterpretedCompletion, generate_with_interpreter, shown
+from trl_math.generation.backend import Backend, Request, cut_at_stop, request_seed, too_long
+from trl_math.generation.interpreted_sample import InterpretedCompletion, Turns, shown
+from trl_math.generation.interpreter import Interpreter, InterpreterBackend
 from trl_math.generation.transformers_backend import TransformersBackend
-from trl_math.grading import sandbox as sandbox_module
-from trl_math.grading.sandbox import Limits, Outcome
-from trl_math.models import tiny_model, tiny_tokenizer
+from trl_math.grading.sandbox import Limits, Outcome, usable_mode
+from trl_math.models import resolve_model, tiny_model, tiny_tokenizer
 from trl_math.records import Completion, Sampling
 
 
-# Attacks on the machine it runs on: `make slow`, until the room it belongs to is whole.
-pytestmark = pytest.mark.slow
-
-
 try:
-    sandbox_module._usable_mode(None)
+    usable_mode()
 except UsageError as error:
     pytest.skip(str(error), allow_module_level=True)
 
 TOKENIZER = tiny_tokenizer()
 END = TOKENIZER.eos_token_id
-LIMITS = Limits(seconds=1.0)
+LIMITS = Limits(seconds=30.0)
 QUESTION = "What is 6 * 7?\n"
 SOLUTION = (
     "I compute it.\n```python\nprint(6 * 7)\n```\n",
@@ -72,16 +72,33 @@ def script(*parts):
     return Writer(lambda text: parts[min(text.count("```output"), len(parts) - 1)])
 
 
-def run(backend, prompt=QUESTION, **settings):
-    sampling = settings.pop("sampling", Sampling(max_tokens=500, logprobs=True))
-    [[sample]] = generate_with_interpreter(backend, TOKENIZER, [ids_of(prompt)], sampling, limits=LIMITS, **settings)
-    assert len(sample.token_ids) == len(sample.mask) == sample.num_tokens
+def interpreted(backend, *, workers=1, num_live=1024, part_tokens=512, **rules):
+    rules = Interpreter(**{"limits": LIMITS, **rules})
+    return InterpreterBackend(backend, TOKENIZER, rules, workers=workers, num_live=num_live, part_tokens=part_tokens)
+
+
+def run(backend, prompt=QUESTION, sampling=None, **settings):
+    sampling = sampling or Sampling(max_tokens=500, logprobs=True)
+    source = interpreted(backend, **settings)
+    try:
+        [[sample]] = source.generate([ids_of(prompt)], sampling)
+    finally:
+        source.close()
+    assert isinstance(sample, InterpretedCompletion) and isinstance(sample, Completion)
+    assert len(sample.token_ids) == sample.num_tokens <= sampling.max_tokens
+    assert len(sample.tool_spans) <= len(sample.outcomes)
     return sample
 
 
+def is_models(sample):
+    """Return for each token whether the model wrote it."""
+    inside = {place for start, end in sample.tool_spans for place in range(start, end)}
+    return [place not in inside for place in range(sample.num_tokens)]
+
+
 def written(sample):
-    """Return what the model wrote, by the mask."""
-    return TOKENIZER.decode([id for id, is_models in zip(sample.token_ids, sample.mask, strict=True) if is_models])
+    """Return what the model wrote, by the spans."""
+    return TOKENIZER.decode([id for id, own in zip(sample.token_ids, is_models(sample), strict=True) if own])
 
 
 def test_a_sample_token_for_token():
@@ -89,11 +106,12 @@ def test_a_sample_token_for_token():
     assert sample.text == "".join(SOLUTION)
     parts = [ids_of(SOLUTION[0]), ids_of(SOLUTION[1]), [*ids_of(SOLUTION[2]), END]]
     assert list(sample.token_ids) == [id for part in parts for id in part]
-    assert list(sample.mask) == [is_models for part, is_models in zip(parts, (1, 0, 1), strict=True) for _ in part]
-    assert list(sample.logprobs) == [-1.0 if is_models else 0.0 for is_models in sample.mask]
-    assert (sample.finish_reason, sample.num_calls, sample.num_errors) == ("stop", 1, 0)
-    assert sample.logprob == -sum(sample.mask)
-    assert isinstance(sample, InterpretedCompletion) and isinstance(sample, Completion)
+    start, end = len(parts[0]), len(parts[0]) + len(parts[1])
+    assert sample.tool_spans == ((start, end),)
+    assert TOKENIZER.decode(sample.token_ids[start:end]) == SOLUTION[1]
+    assert list(sample.logprobs) == [-1.0 if own else 0.0 for own in is_models(sample)]
+    assert sample.logprob == -len(parts[0]) - len(parts[2])
+    assert (sample.finish_reason, [outcome.status for outcome in sample.outcomes]) == ("stop", ["ok"])
 
 
 class Forced(LlamaForCausalLM):
@@ -113,13 +131,14 @@ def test_with_a_model_in_transformers():
     model.__class__ = Forced
     model.document = [*ids_of(QUESTION + "".join(SOLUTION)), END]
     backend = TransformersBackend(model, TOKENIZER)
-    samples = generate_with_interpreter(
-        backend, TOKENIZER, [ids_of(QUESTION)], Sampling(num_samples=2, max_tokens=200), limits=LIMITS
-    )[0]
-    for sample in samples:
+    for sample in interpreted(backend).generate([ids_of(QUESTION)], Sampling(num_samples=2, max_tokens=200))[0]:
         assert sample.text == "".join(SOLUTION)
         assert [*ids_of(QUESTION), *sample.token_ids] == model.document
         assert written(sample) == SOLUTION[0] + SOLUTION[2] + TOKENIZER.eos_token
+
+
+def statuses(sample):
+    return [outcome.status for outcome in sample.outcomes]
 
 
 def test_blocks_share_a_session():
@@ -149,52 +168,58 @@ def test_a_turn_that_ends_with_the_block_goes_on():
     sample = run(script("```python\nprint(6 * 7)\n```", "Done."))
     assert sample.text == "```python\nprint(6 * 7)\n```\n```output\n42\n```\nDone."
     assert sample.token_ids.count(END) == 1
-    sample = run(script("```python\nprint(6 * 7)\n```"), max_calls=0)
-    assert (sample.text, sample.finish_reason) == ("```python\nprint(6 * 7)\n```", "stop")
+    sample = run(script("```python\nprint(6 * 7)\n```"), max_calls=1)
+    assert sample.text == "```python\nprint(6 * 7)\n```\n```output\n42\n```\n```python\nprint(6 * 7)\n```"
+    assert (sample.finish_reason, len(sample.outcomes)) == ("stop", 1)
 
 
 def test_blocks_in_other_languages_and_the_prompts_own():
     said = "```\nplain\n```\n```bash\nls\n```\nDone."
     sample = run(Writer(lambda text: said[len(text) - len(QUESTION) :]))
-    assert (sample.text, sample.num_calls) == (said, 0)
-    assert all(sample.mask)
+    assert (sample.text, sample.outcomes, sample.tool_spans) == (said, (), ())
     sample = run(script("print(6 * 7)\n```\n", "Done."), prompt=QUESTION + "```python\n")
     assert sample.text == "print(6 * 7)\n```\n```output\n42\n```\nDone."
-    assert run(script("Done."), prompt="```python\nprint(1)\n```\nThen?").num_calls == 0
+    sample = run(script("```python\nprint(6 * 7)\n```\n", "Done."), prompt=QUESTION + "Answer:")
+    assert sample.text == "```python\nprint(6 * 7)\n```\n```output\n42\n```\nDone."
+    assert run(script("```python\n```\n", "Done."), prompt=QUESTION + "Answer:").text.endswith("```output\n```\nDone.")
+    assert run(script("Done."), prompt="```python\nprint(1)\n```\nThen?").outcomes == ()
 
 
 def test_errors_are_shown_and_then_end_it():
     wrong = "```python\n1 / 0\n```\n"
     sample = run(script(wrong, "```python\nprint(2)\n```\n", "Done."))
     assert "```output\nZeroDivisionError: division by zero\n```\n" in sample.text
-    assert (sample.finish_reason, sample.num_calls, sample.num_errors) == ("stop", 2, 1)
+    assert (sample.finish_reason, statuses(sample)) == ("stop", ["error", "ok"])
     sample = run(script(wrong, wrong, "Never said."))
-    assert (sample.finish_reason, sample.num_calls, sample.num_errors) == ("max_errors", 2, 2)
+    assert (sample.finish_reason, statuses(sample)) == ("max_errors", ["error", "error"])
     assert "Never" not in sample.text
-    sample = run(script("```python\nwhile True:\n    pass\n```\n", "```python\nprint(3)\n```\n", "Done."))
-    assert [outcome.status for outcome in sample.outcomes] == ["timeout", "ok"]
+    endless = script("```python\nwhile True:\n    pass\n```\n", "```python\nprint(3)\n```\n", "Done.")
+    sample = run(endless, limits=Limits(seconds=1))
+    assert statuses(sample) == ["timeout", "ok"]
     assert "```output\nError: ran longer than 1 seconds\n```\n" in sample.text
 
 
 def test_too_many_calls():
     sample = run(script("```python\nprint(1)\n```\n"), max_calls=2)
-    assert (sample.finish_reason, sample.num_calls) == ("max_calls", 2)
+    assert (sample.finish_reason, len(sample.outcomes)) == ("max_calls", 2)
     assert sample.text.endswith("```output\n1\n```\n```python\nprint(1)\n```\n")
 
 
 def test_the_budget_counts_outputs_and_is_never_exceeded():
-    whole = run(script(SOLUTION[0], SOLUTION[2])).token_ids
+    source = interpreted(script(SOLUTION[0], SOLUTION[2]))
+    [[whole]] = source.generate([ids_of(QUESTION)], Sampling())
     written, answered = (len(ids_of("".join(SOLUTION[:end]))) for end in (1, 2))
-    for limit in (1, written - 1, written, written + 1, answered, answered + 1, len(whole) - 1, len(whole)):
-        sample = run(script(SOLUTION[0], SOLUTION[2]), sampling=Sampling(max_tokens=limit))
+    for limit in (1, written - 1, written, written + 1, answered, answered + 1, whole.num_tokens - 1):
+        [[sample]] = source.generate([ids_of(QUESTION)], Sampling(max_tokens=limit))
         # An output that leaves no room behind it is left out.
         length = written if written < limit <= answered else limit
-        assert sample.token_ids == whole[:length]
-        assert sample.finish_reason == ("stop" if length == len(whole) else "length")
+        assert (sample.token_ids, sample.finish_reason) == (whole.token_ids[:length], "length")
+    source.close()
 
 
 def test_the_context_is_the_other_limit():
-    assert run(Writer(lambda text: "x", context_length=5)).finish_reason == "prompt_too_long"
+    source = interpreted(Writer(lambda text: "x", context_length=5))
+    assert source.generate([ids_of(QUESTION)], Sampling())[0][0].finish_reason == "prompt_too_long"
     backend = script(SOLUTION[0], SOLUTION[2])
     backend.context_length = len(ids_of(QUESTION + "".join(SOLUTION[:2]))) + 4
     sample = run(backend)
@@ -213,18 +238,63 @@ def test_an_output_cannot_end_its_block_or_the_sample():
 def test_rounds_go_to_the_backend_together():
     """Samples of different lengths wait in one call, and a first part is what plain generation would draw."""
     backend = script(SOLUTION[0], SOLUTION[2])
-    sampling = Sampling(num_samples=2, max_tokens=500, seed=3, stop=("\n\nQuestion:", "\n```"))
-    prompts = [ids_of(QUESTION), ids_of("And " + QUESTION), []]
-    with pytest.raises(UsageError, match="Prompt 2 has no tokens"):
-        generate_with_interpreter(backend, TOKENIZER, prompts, sampling)
-    rows = generate_with_interpreter(backend, TOKENIZER, prompts[:2], sampling, limits=LIMITS)
+    sampling = Sampling(num_samples=2, max_tokens=500, seed=3, stop=("\n\nQuestion:",))
+    prompts = [ids_of(QUESTION), ids_of("And " + QUESTION)]
+    source = interpreted(backend)
+    with pytest.raises(UsageError, match="Prompt 1 has no tokens"):
+        source.stream([Request(prompts[0]), Request([])], sampling)
+    rows = source.generate(prompts, sampling)
     assert [len(row) for row in rows] == [2, 2]
     assert all(sample.text == "".join(SOLUTION) for row in rows for sample in row)
     assert [len(requests) for requests, _ in backend.rounds] == [4, 4]
     (first, sampled), (second, _) = backend.rounds
     assert [request.seed for request in first[:2]] == [request_seed(3, "0", number) for number in range(2)]
-    assert not {request.seed for request in first} & {request.seed for request in second}
+    assert len({request.seed for request in first + second}) == 8
     assert sampled.stop == ("```\n", "```output", "\n\nQuestion:")
+    assert source.summary() == "Ran 4 programs: 4 ok."
+    source.close()
+
+
+@pytest.mark.parametrize("part_tokens", [1, 2, 3, 7, 40])
+def test_parts_make_no_difference(part_tokens):
+    """Wherever a part ends, within a fence, a word or a stop string, the sample is the same."""
+    said = "".join(SOLUTION) + "\n\nQuestion: next"
+    backend = Writer(lambda text: said[len(text) - len(QUESTION) :])
+    sampling = Sampling(max_tokens=500, logprobs=True, stop=("\n\nQuestion:",))
+    source = interpreted(backend, part_tokens=part_tokens)
+    [[whole]] = source.generate([ids_of(QUESTION)], sampling)
+    assert whole.text == "".join(SOLUTION) and whole.finish_reason == "stop"
+    assert whole.token_ids == run(backend, sampling=sampling).token_ids
+    assert max(sampling.max_tokens for _, sampling in backend.rounds[:2]) == part_tokens
+    for limit in range(1, whole.num_tokens + 1, 3):
+        [[part]] = source.generate([ids_of(QUESTION)], dataclasses.replace(sampling, max_tokens=limit))
+        assert part.token_ids == whole.token_ids[: part.num_tokens]
+        assert part.finish_reason == ("stop" if part.num_tokens == whole.num_tokens else "length")
+        assert part.num_tokens == limit or part.num_tokens == whole.tool_spans[0][0]
+    source.close()
+
+
+def test_a_sample_that_has_ended_is_handed_out_before_others_begin():
+    """Of three samples with two places, the third begins when one has ended; that one is there by then."""
+    backend = script(SOLUTION[0], SOLUTION[2])
+    source = interpreted(backend, num_live=2)
+    requests = [Request(ids_of(QUESTION), seed) for seed in range(3)]
+    stream = source.stream(requests, Sampling(max_tokens=500))
+    assert next(stream)[0] in (0, 1) and next(stream)[0] in (0, 1)
+    assert [[request.seed for request in requests] for requests, _ in backend.rounds[:1]] == [[0, 1]]
+    assert len(backend.rounds) == 2
+    assert [(index, sample.text) for index, sample in stream] == [(2, "".join(SOLUTION))]
+    source.close()
+
+
+def test_who_stops_listening_leaves_nothing_running():
+    backend = script("```python\nwhile True:\n    pass\n```\n", "Done.")
+    source = interpreted(backend, limits=Limits(seconds=1))
+    stream = source.stream([Request(ids_of(QUESTION)), Request(ids_of("x"))], Sampling(max_tokens=500))
+    assert next(stream)[1].outcomes[0].status == "timeout"
+    stream.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("interpreter")]
+    source.close()
 
 
 def test_a_stop_string_ends_the_sample():
@@ -233,10 +303,48 @@ def test_a_stop_string_ends_the_sample():
     assert TOKENIZER.decode(sample.token_ids).endswith("It is 42.\n\nQuestion:")
 
 
+@pytest.mark.parametrize("stop", ["\n", "\n```", "```", ")", "```python"])
+def test_a_stop_string_that_would_end_programs_is_refused(stop):
+    with pytest.raises(UsageError, match="have no room for programs"):
+        run(script("x"), sampling=Sampling(stop=(stop,)))
+
+
+def test_where_only_a_server_knows_the_end_of_the_context():
+    """It cuts a part short, or says that there is no room, whatever was asked for."""
+
+    class Short(Writer):
+        room = 30
+
+        def _sample(self, request, sampling):
+            room = self.room - len(request.prompt_ids)
+            return super()._sample(request, dataclasses.replace(sampling, max_tokens=room)) if room > 0 else too_long()
+
+    said = "A long way to go, and then some more of it."
+    backend = Short(lambda text: said[len(text) - len(QUESTION) :])
+    sample = run(backend)
+    assert (sample.text, sample.finish_reason) == (said[: 30 - len(QUESTION)], "length")
+    sample = run(backend, part_tokens=30 - len(QUESTION))
+    assert (sample.text, sample.finish_reason) == (said[: 30 - len(QUESTION)], "length")
+    backend.room = 1
+    sample = run(backend)
+    assert (sample.text, sample.finish_reason, sample.logprob) == ("", "prompt_too_long", None)
+
+
+def test_tokenizers_that_write_a_space_at_the_beginning_of_a_text():
+    """As Llama 2's do: an output is tokenised as what stands behind something."""
+    tokenizer = AutoTokenizer.from_pretrained(resolve_model("embedded:tiny"))
+    tokenizer.backend_tokenizer.normalizer = normalizers.Prepend(" ")
+    assert tokenizer.decode(tokenizer("a", add_special_tokens=False)["input_ids"]) == " a"
+    turns = Turns(tokenizer, (), 1, 1, 100)
+    assert tokenizer.decode(turns._output_ids("```output\n42\n```\n")) == "```output\n42\n```\n"
+
+
 def test_bad_settings():
-    for settings in ({"max_calls": -1}, {"max_errors": 0}, {"output_chars": 0}):
-        with pytest.raises(UsageError, match="max_calls must be at least 0"):
-            run(script("x"), **settings)
+    for name in ("max_calls", "max_errors", "output_chars"):
+        with pytest.raises(UsageError, match=f"{name} must be at least 1, got 0"):
+            Interpreter(**{name: 0})
+    with pytest.raises(UsageError, match="num_live and part_tokens"):
+        InterpreterBackend(script("x"), TOKENIZER, part_tokens=0)
 
     class Silent(Writer):
         def _sample(self, request, sampling):

@@ -1,23 +1,22 @@
 """Programs in completions: which one it is, what it answers, and that no text takes long to look through."""
 
-import time
-
 import pytest
 
 from trl_math.errors import UsageError
-from trl_math.grading import sandbox as sandbox_module
 from trl_math.grading.programs import code_blocks, extract_program, open_program, program_answer, program_answers
-from trl_math.grading.sandbox import Limits
+from trl_math.grading.sandbox import Limits, sandbox_layers
 
 
-# Attacks on the machine it runs on: `make slow`, until the room it belongs to is whole.
-pytestmark = pytest.mark.slow
+def no_sandbox():
+    """Return why programs cannot be run here; nothing if they can."""
+    try:
+        sandbox_layers()
+    except UsageError as error:
+        return str(error)
+    return ""
 
 
-try:
-    sandbox_module._usable_mode(None)
-except UsageError as error:
-    pytest.skip(str(error), allow_module_level=True)
+needs_sandbox = pytest.mark.skipif(bool(no_sandbox()), reason=no_sandbox())
 
 
 @pytest.mark.parametrize(
@@ -72,12 +71,12 @@ def test_open_program():
     ids=["word", "ticks", "spaces", "opened", "bare", "open spaces"],
 )
 def test_any_text_is_looked_through_in_linear_time(text):
-    started = time.monotonic()
-    code_blocks(text)
-    extract_program(text)
-    assert time.monotonic() - started < 30  # quadratic would be hours
+    """Quadratic would be hours, which the suite's timeout ends."""
+    assert all(len(block.code) <= len(text) for block in code_blocks(text))
+    assert len(extract_program(text) or "") <= len(text)
 
 
+@needs_sandbox
 @pytest.mark.parametrize(
     ("completion", "answer", "status"),
     [
@@ -94,10 +93,12 @@ def test_any_text_is_looked_through_in_linear_time(text):
     ],
 )
 def test_answers(completion, answer, status):
-    found, outcome = program_answer(completion, limits=Limits(seconds=1))
+    seconds = 0.5 if status == "timeout" else 30
+    found, outcome = program_answer(completion, limits=Limits(seconds=seconds))
     assert (found, outcome.status) == (answer, status)
 
 
+@needs_sandbox
 def test_a_batch_with_and_without_programs():
     answers = program_answers(["print(1)", "", "```python\nprint(2)\n```", "  "], workers=2)
     assert [answer for answer, _ in answers] == ["1", None, "2", None]

@@ -25,21 +25,17 @@ from trl_math.grading.sandbox import (
 )
 
 
-# Attacks on the machine it runs on: `make slow`, until the room it belongs to is whole.
-pytestmark = pytest.mark.slow
-
-
 try:
-    sandbox_module._usable_mode(None)
+    sandbox_module.usable_mode(None)
 except UsageError as error:
     pytest.skip(str(error), allow_module_level=True)
 
-QUICK = Limits(seconds=2.0, memory=1 << 28)
+LIMITS = Limits(seconds=30.0, memory=1 << 28)
 
 
 @pytest.fixture(scope="module")
 def sandbox():
-    with Sandbox(limits=QUICK, workers=1) as sandbox:
+    with Sandbox(limits=LIMITS, workers=1) as sandbox:
         yield sandbox
 
 
@@ -50,7 +46,7 @@ def run(sandbox, code, **settings):
 def test_outcomes(sandbox):
     outcome = run(sandbox, "import sys\nprint(6 * 7)\nprint('note', file=sys.stderr)")
     assert (outcome.status, outcome.stdout, outcome.stderr, outcome.reason) == ("ok", "42\n", "note\n", "")
-    assert outcome.is_ok and 0 < outcome.seconds < 2
+    assert outcome.is_ok and outcome.seconds > 0
     outcome = run(sandbox, "print(1)\n1 / 0")
     assert (outcome.status, outcome.stdout) == ("error", "1\n")
     assert outcome.reason == "ZeroDivisionError: division by zero"
@@ -140,9 +136,9 @@ def test_a_value_is_not_shown_unasked(sandbox):
 
 
 def test_what_was_printed_before_the_deadline_is_kept(sandbox):
-    outcome = run_program("print('so far')\nwhile True:\n    pass", limits=Limits(seconds=0.5))
+    outcome = run_program("print('so far')\nwhile True:\n    pass", limits=Limits(seconds=1))
     assert (outcome.status, outcome.stdout) == ("timeout", "so far\n")
-    assert outcome.reason == "ran longer than 0.5 seconds"
+    assert outcome.reason == "ran longer than 1 seconds"
 
 
 def test_a_refusal_that_is_caught_is_told(sandbox):
@@ -161,7 +157,7 @@ def test_the_working_folder_is_empty_and_can_be_used(sandbox):
 
 
 def test_packages():
-    with Sandbox(limits=Limits(seconds=10), workers=1) as sandbox:
+    with Sandbox(limits=Limits(seconds=60), workers=1) as sandbox:
         code = "from sympy import *\nx = symbols('x')\nprint(solve(x**2 - 2, x))"
         first, second = sandbox.run([code, code])
         assert first.stdout == second.stdout == "[-sqrt(2), sqrt(2)]\n"
@@ -181,7 +177,7 @@ def test_the_same_program_says_the_same():
 def test_a_batch_keeps_its_order_and_is_counted():
     codes = [f"print({n})" if n % 5 else "1 / 0" for n in range(40)]
     codes[7] = "while True:\n    pass"
-    outcomes = run_programs(codes, workers=3, limits=Limits(seconds=1))
+    outcomes = run_programs(codes, workers=3, limits=Limits(seconds=2))
     assert [outcome.stdout.strip() for outcome in outcomes] == [str(n) if n % 5 and n != 7 else "" for n in range(40)]
     assert status_counts(outcomes) == Counter(ok=31, error=8, timeout=1)
     assert list(status_counts([])) == list(STATUSES)
@@ -248,7 +244,7 @@ def test_the_guard_alone_stops_accidents(tmp_path):
         "import ctypes\nctypes.CDLL('libc.so.6')",
         "import ctypes\nctypes.CDLL(None).getpid()",
     ]
-    outcomes = run_programs([*codes, "10**10**8", "x = [0] * 10**12"], mode="guard", limits=Limits(seconds=1))
+    outcomes = run_programs([*codes, "10**10**8", "x = [0] * 10**12"], mode="guard", limits=Limits(seconds=2))
     assert [outcome.status for outcome in outcomes] == ["refused"] * 8 + ["timeout", "memory"]
     assert target.read_text() == "x"
 

@@ -18,20 +18,19 @@ from trl_math.grading import sandbox_process
 from trl_math.grading.sandbox import Limits, Program, Sandbox, run_program
 
 
-# Attacks on the machine it runs on: `make slow`, until the room it belongs to is whole.
-pytestmark = pytest.mark.slow
+# What is refused is refused at once, however busy the machine is; what is to run into its deadline has a short one.
+LIMITS = Limits(seconds=30.0, memory=1 << 28, output=20_000, files=1 << 20)
+SHORT = 0.5
 
 
-LIMITS = Limits(seconds=1.0, memory=1 << 28, output=20_000, files=1 << 20)
-MODES = [
-    pytest.param(
-        mode,
-        marks=pytest.mark.skipif(
-            bool(sandbox_module.probe.missing(sandbox_module._probed(mode)[0])), reason=f"no {mode} on this machine"
-        ),
-    )
-    for mode in ("namespaces", "landlock")
-]
+def mode_or_skip(mode):
+    """Return the mode as a parameter, skipped with the reason where this machine does not have it."""
+    layers, failure = sandbox_module._probed(mode)
+    is_missing = bool(sandbox_module.probe.missing(layers))
+    return pytest.param(mode, marks=pytest.mark.skipif(is_missing, reason=f"{mode}: {failure}"))
+
+
+MODES = [mode_or_skip(mode) for mode in ("namespaces", "landlock")]
 C = "import ctypes\nlibc = ctypes.CDLL(None)\n"
 
 
@@ -48,7 +47,7 @@ def marked_processes(mark):
     return found
 
 
-def wait_until_clean(mark, seconds=5.0):
+def wait_until_clean(mark, seconds=60.0):
     """Return the marked processes that are still there: the kernel takes a moment to end a namespace."""
     deadline = time.monotonic() + seconds
     while (left := marked_processes(mark)) and time.monotonic() < deadline:
@@ -81,11 +80,8 @@ def attack(request):
     """Run a program in each mode that works here."""
 
     def run(code, **limits):
-        started = time.monotonic()
         values = {name: getattr(LIMITS, name) for name in ("seconds", "memory", "output", "files")}
-        outcome = run_program(textwrap.dedent(code), limits=Limits(**values | limits), mode=request.param)
-        assert time.monotonic() - started < LIMITS.seconds + 10
-        return outcome
+        return run_program(textwrap.dedent(code), limits=Limits(**values | limits), mode=request.param)
 
     run.mode = request.param
     return run
@@ -108,9 +104,9 @@ def test_fork_is_refused_before_it_can_be_a_bomb(attack):
 def test_fork_bombs(attack):
     assert attack("import os\nwhile True:\n    os.fork()").status == "refused"
     stubborn = "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass"
-    outcome = attack(stubborn)
+    outcome = attack(stubborn, seconds=1)
     assert (outcome.status, outcome.refusals) == ("timeout", ("os.fork",))
-    assert attack(C + "while True:\n    libc.fork()").status == "timeout"
+    assert attack(C + "while True:\n    libc.fork()", seconds=SHORT).status == "timeout"
 
 
 def test_other_programs_and_threads(attack):
@@ -135,7 +131,7 @@ def test_memory_bombs(attack):
         "import mmap\nmmap.mmap(-1, 1 << 40)",
         "x = 'a'\nwhile True:\n    x += x",
     ):
-        assert attack(code, seconds=5).status == "memory", code
+        assert attack(code).status == "memory", code
 
 
 def test_memory_outside_of_the_address_space(attack):
@@ -148,7 +144,7 @@ def test_memory_outside_of_the_address_space(attack):
 def test_infinite_output(attack, where):
     resident = int(Path("/proc/self/statm").read_text().split()[1])
     write = "os.write(1, b'x' * 100)" if where == "os" else f"print('x' * 100, file={where})"
-    outcome = attack(f"import os, sys\nwhile True:\n    {write}", seconds=10)
+    outcome = attack(f"import os, sys\nwhile True:\n    {write}")
     assert outcome.status == "output_limit"
     assert max(len(outcome.stdout), len(outcome.stderr)) == 20_000
     grown = (int(Path("/proc/self/statm").read_text().split()[1]) - resident) * os.sysconf("SC_PAGE_SIZE")
@@ -160,8 +156,7 @@ def test_one_huge_line(attack):
 
 
 def test_power_that_holds_the_interpreter(attack):
-    outcome = attack("10**10**8")
-    assert outcome.status == "timeout" and outcome.seconds < 3
+    assert attack("10**10**8", seconds=SHORT).status == "timeout"
 
 
 def test_signals_cannot_be_blocked(attack):
@@ -179,9 +174,9 @@ def test_signals_cannot_be_blocked(attack):
             except BaseException:
                 pass
     """
-    assert attack(code).status == "timeout"
-    assert attack("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)").status == "timeout"
-    assert attack("import os\nos.closerange(0, 100)\nwhile True:\n    pass").status == "timeout"
+    assert attack(code, seconds=SHORT).status == "timeout"
+    assert attack("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)", seconds=SHORT).status == "timeout"
+    assert attack("import os\nos.closerange(0, 100)\nwhile True:\n    pass", seconds=SHORT).status == "timeout"
 
 
 def test_signals_to_others(attack, clean_machine):
@@ -279,7 +274,7 @@ def test_the_disk_cannot_be_filled(attack):
             with open(str(number), "wb") as file:
                 file.write(bytes(1000))
     """
-    outcome = attack(code, seconds=5)
+    outcome = attack(code)
     assert outcome.status == ("error" if attack.mode == "namespaces" else "refused")
     assert attack("open('big', 'wb').truncate(1 << 40)").status in ("error", "refused")
 
@@ -299,7 +294,7 @@ def test_daemons(attack, clean_machine):
     assert (outcome.status, outcome.stdout) == ("refused", "")
     by_c = C + "import os\nif libc.fork() == 0:\n    libc.setsid()\n    libc.fork() or libc.sleep(60)\nprint('ended')"
     assert attack(by_c).status == "ok"
-    assert wait_until_clean(clean_machine, 2.0) == []
+    assert wait_until_clean(clean_machine) == []
 
 
 def test_privileges(attack):
@@ -322,22 +317,31 @@ def test_one_program_leaves_nothing_to_the_next(attack):
     assert outcome.stdout == "[] 3.141592653589793 False\n"
 
 
+PARENT = """
+    import sys, time
+    from trl_math.grading import sandbox, sandbox_process
+    mode, mark, when = sys.argv[1:]
+    sandbox.usable_mode(mode)  # its processes are not to be taken for the program's
+    sandbox_process.ENVIRONMENT["MARK"] = mark
+    if when == "starting":  # and what starts has not been told anything yet
+        sandbox_process.send = lambda *_: time.sleep(60)
+    sandbox.run_program("while True: pass", limits=sandbox.Limits(seconds=60), mode=mode)
+"""
+
+
+@pytest.mark.parametrize("when", ["starting", "confining", "running"])
 @pytest.mark.parametrize("mode", MODES)
-def test_nothing_outlives_a_parent_that_is_killed(mode, clean_machine):
-    """The parent is gone by SIGKILL in the middle of a program: program and sandbox end by themselves."""
-    code = f"""
-        from trl_math.grading import sandbox_process
-        sandbox_process.ENVIRONMENT["MARK"] = {clean_machine!r}
-        from trl_math.grading.sandbox import Limits, run_program
-        run_program("while True: pass", limits=Limits(seconds=60), mode={mode!r})
-    """
+def test_nothing_outlives_a_parent_that_is_killed(mode, when, clean_machine):
+    """The parent is gone by SIGKILL, while the sandbox starts or in the middle of a program: all ends by itself."""
     environment = os.environ | {"TMPDIR": tempfile.gettempdir()}
-    parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], env=environment)
-    deadline = time.monotonic() + 20
-    while len(marked_processes(clean_machine)) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.3)
-    assert marked_processes(clean_machine)
+    words = [sys.executable, "-c", textwrap.dedent(PARENT), mode, clean_machine, when]
+    parent = subprocess.Popen(words, env=environment)
+    # With namespaces, the sandbox is two processes: one that waits outside, one inside.
+    number = 1 if when != "running" else 3 if mode == "namespaces" else 2
+    deadline = time.monotonic() + 60
+    while len(marked_processes(clean_machine)) < number and time.monotonic() < deadline:
+        time.sleep(0.002)
+    assert len(marked_processes(clean_machine)) >= number
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     assert wait_until_clean(clean_machine) == []

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_math.errors import NotCachedError
+from trl_math.evaluation.arguments import RUNS_PROGRAMS
 from trl_math.evaluation.run import PROBLEMS, SAMPLES, SUMMARY, claim_folder
 from trl_math.evaluation.units import Unit, make_units
 from trl_math.generate_plan import (
@@ -11,6 +12,7 @@ from trl_math.generate_plan import (
     engine_lines,
     missing_lines,
     model_lines,
+    program_lines,
     prompt_lines,
     sections,
     settings_lines,
@@ -31,9 +33,17 @@ def report(arguments: EvaluateRequest, part: Part) -> str:
             **_benchmarks(arguments, checkpoint),
             "engines": engine_lines(engine, part),
             "files": _files(arguments, checkpoint),
-            "missing on this machine": missing_lines(engine),
+            **_programs(arguments),
+            "missing on this machine": missing_lines(engine, runs_programs=arguments.evaluate.mode in RUNS_PROGRAMS),
         }
     )
+
+
+def _programs(arguments: EvaluateRequest) -> dict[str, list[str]]:
+    """Return a section on programs that run while samples are drawn."""
+    style = "tool" if arguments.evaluate.mode == "tool" else "plain"
+    interpreter = arguments.evaluate.generate_arguments(style).interpreter_settings()
+    return {} if interpreter is None else {"programs": program_lines(interpreter)}
 
 
 def _benchmarks(arguments: EvaluateRequest, checkpoint: Any) -> dict[str, list[str]]:

@@ -77,7 +77,7 @@ GENERATE_REPLACED: dict[str, Any] = {
     "dtype": "bfloat16",
 }
 # Keys of a recipe for which a smoke run has no use: machines, other models, other data.
-GENERATE_KEPT = (
+KEPT_OF_ALL = (
     "command",
     "description",
     "prompt_style",
@@ -86,8 +86,8 @@ GENERATE_KEPT = (
     "top_k",
     "min_p",
     "seed",
-    "logprobs",
 )
+GENERATE_KEPT = (*KEPT_OF_ALL, "logprobs", "interpreter", "max_calls", "max_errors", "program_seconds")
 
 
 def generate_smoke_values(values: dict[str, Any], name: str) -> dict[str, Any]:
@@ -102,7 +102,9 @@ def generate_smoke_values(values: dict[str, Any], name: str) -> dict[str, Any]:
 
 def evaluate_smoke_values(values: dict[str, Any], name: str) -> dict[str, Any]:
     """Return an evaluation recipe's settings with model, benchmarks and machines replaced."""
-    kept = {key: value for key, value in values.items() if key in (*GENERATE_KEPT, "mode", "confidence")}
+    kept = {
+        key: value for key, value in values.items() if key in (*KEPT_OF_ALL, "mode", "confidence", "program_seconds")
+    }
     replaced = {key: value for key, value in GENERATE_REPLACED.items() if key != "num_samples"}
     number = 2 if (values.get("num_samples") or 1) > 1 else 1
     more = {"benchmarks": ["arithmetic"], "num_samples": number, "output": str(smoke_folder(name))}

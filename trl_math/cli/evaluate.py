@@ -69,10 +69,12 @@ def check(arguments: EvaluateRequest, part: Part) -> None:
         raise UsageError(
             "mode coverage makes one forward pass with transformers: leave backend and data_parallel_size out."
         )
-    if arguments.evaluate.mode in ("program", "fallback"):
-        from trl_math.grading.sandbox import Sandbox
+    from trl_math.evaluation.arguments import RUNS_PROGRAMS
 
-        Sandbox().close()  # says why, if programs cannot be run here
+    if arguments.evaluate.mode in RUNS_PROGRAMS:
+        from trl_math.grading.sandbox import usable_mode
+
+        usable_mode()  # says why, if programs cannot be run here
 
 
 def evaluate(arguments: EvaluateRequest, part: Part, argv: list[str]) -> int:

@@ -124,8 +124,9 @@ PROMPT_STYLES = {
         is_chat=True,
     ),
     "chat_tool": PromptStyle(
-        "{problem}\n\nReason step by step. Where computing helps, write a ```python block that prints what you want to "
-        "know: it is run, and you see its output before you go on. Put the final answer within \\boxed{{}} at the end.",
+        "{problem}\n\nReason step by step. Where computing helps, write a ```python block that prints what you want "
+        "to know: it is run, and you see its output before you go on. Put the final answer within \\boxed{{}} at the "
+        "end.",
         "{boxed_solution}",
         is_chat=True,
     ),

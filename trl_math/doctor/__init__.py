@@ -10,7 +10,7 @@ Each check imports what it looks at itself, and its exceptions become findings: 
 import contextlib
 import sys
 
-from trl_math.doctor import engines, hardware, software
+from trl_math.doctor import engines, hardware, programs, software
 from trl_math.doctor.finding import Finding as Finding
 from trl_math.doctor.finding import Recipe
 from trl_math.errors import UsageError
@@ -33,6 +33,7 @@ CHECKS = (
     hardware.check_recipe,
     hardware.check_memory,
     hardware.check_disk,
+    programs.check_sandbox,
 )
 
 # For recipes that train nothing.
@@ -44,6 +45,7 @@ GENERATE_CHECKS = (
     software.check_tokenizers,
     hardware.check_hub,
     engines.check_engines,
+    programs.check_sandbox,
 )
 
 

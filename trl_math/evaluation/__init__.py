@@ -1,7 +1,7 @@
 """Benchmarks, and numbers that one can believe: each with its n and its interval.
 
-What is imported here computes: NumPy only, no torch, no files. `benchmarks` knows the sets of problems; `units`, `run`,
-`results` and `teacher_forced` make an evaluation in a folder; `compare_runs` reads two.
+What is imported here computes: NumPy only, no torch, no files. `benchmarks` knows the sets of problems; `units`,
+`run`, `results` and `teacher_forced` make an evaluation in a folder; `compare_runs` reads two.
 """
 
 from trl_math.evaluation.calibration import Bin as Bin

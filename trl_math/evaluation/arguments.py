@@ -13,7 +13,14 @@ AUTO = "auto"
 COVERAGE_KS = (1, 4, 16, 64, 256, 1024)
 # How problems are answered -> what is asked for it. A fallback's sample counts by its program, where that ran and
 # answered, and else by its reasoning. Coverage is computed from the probability of the answer, and nothing is sampled.
-MODES = {"cot": ("cot",), "program": ("program",), "fallback": ("program", "cot"), "coverage": ("coverage",)}
+MODES = {
+    "cot": ("cot",),
+    "program": ("program",),
+    "fallback": ("program", "cot"),
+    "tool": ("tool",),
+    "coverage": ("coverage",),
+}
+RUNS_PROGRAMS = ("program", "fallback", "tool")
 
 
 @dataclasses.dataclass
@@ -28,7 +35,8 @@ class EvaluateArguments(SamplingArguments):
         default="cot",
         metadata={
             "help": "cot: the answer stands in the text; program: a Python program prints it; fallback: the program's "
-            "answer, and where it has none that of the text; coverage: the probability of the direct answer itself, "
+            "answer, and where it has none that of the text; tool: reasoning with programs whose output is put behind "
+            "them; coverage: the probability of the direct answer itself, "
             "without sampling."
         },
     )
@@ -41,9 +49,7 @@ class EvaluateArguments(SamplingArguments):
     )
     ks: list[int] | None = dataclasses.field(
         default=None,
-        metadata={
-            "help": "k of pass@k and maj@k. Unset: powers of two up to num_samples; of coverage@k, to 1024."
-        },
+        metadata={"help": "k of pass@k and maj@k. Unset: powers of two up to num_samples; of coverage@k, to 1024."},
     )
     confidence: float = dataclasses.field(default=0.95, metadata={"help": "Of the intervals."})
     grading_workers: int | None = dataclasses.field(
@@ -77,7 +83,7 @@ class EvaluateArguments(SamplingArguments):
         for name in ("grading_deadline", "program_seconds"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} must be above 0, got {getattr(self, name)}.")
-        self.generate_arguments("plain")  # refuses what makes no sense
+        self.generate_arguments("tool" if self.mode == "tool" else "plain")  # refuses what makes no sense
 
     def _check_coverage(self) -> None:
         """Raise for settings of samples, which are not drawn."""
@@ -100,6 +106,8 @@ class EvaluateArguments(SamplingArguments):
         temperature = self.temperature
         if temperature is None:
             temperature = 0.0 if self.num_samples == 1 else 1.0
+        if self.mode == "tool":
+            more = {"interpreter": True, "program_seconds": self.program_seconds, **more}
         return GenerateArguments(**{**shared, "temperature": temperature, "prompt_style": style, **more})
 
 

@@ -10,13 +10,12 @@ from typing import Any
 from trl_math.errors import DataError
 from trl_math.evaluation.graded_file import GradedFile
 from trl_math.grading import Grader
-from trl_math.grading.programs import ProgramAnswer, answer_of, extract_program
-from trl_math.grading.sandbox import Outcome, Program, Sandbox
+from trl_math.grading.programs import answers_in
+from trl_math.grading.sandbox import Sandbox
 
 
 # Samples graded at a time: enough to keep all workers busy, few enough to lose little.
 CHUNK = 1024
-NO_PROGRAM = Outcome("error", reason="there is no program in the completion")
 MARKED = ("box", "hashes", "phrase", "bare")
 
 Row = Mapping[str, Any]
@@ -53,7 +52,7 @@ def grade_new(
 def _graded(
     samples: Sequence[Row], problems: Mapping[str, Row], grader: Grader, sandbox: Sandbox | None
 ) -> list[dict[str, Any]]:
-    answers = _program_answers([row["completion"] for row in samples], sandbox) if sandbox is not None else None
+    answers = None if sandbox is None else answers_in(sandbox, [row["completion"] for row in samples])
     asked = [
         {
             "completion": row["completion"] if answers is None else answers[index].answer or "",
@@ -74,13 +73,6 @@ def _graded(
         outcome = {} if answers is None else {"outcome": answers[index].outcome.status}
         rows.append({**row, **verdict, **outcome})
     return rows
-
-
-def _program_answers(completions: Sequence[str], sandbox: Sandbox) -> list[ProgramAnswer]:
-    codes = [extract_program(completion) for completion in completions]
-    outcomes = iter(sandbox.run([Program(code, show_value=True) for code in codes if code is not None]))
-    results = [NO_PROGRAM if code is None else next(outcomes) for code in codes]
-    return [ProgramAnswer(answer_of(outcome), outcome) for outcome in results]
 
 
 def by_id(problems: Iterable[Row]) -> dict[str, Row]:

@@ -74,10 +74,10 @@ def style_of(asked: str, mode: str, *, is_chat: bool) -> str:
         name = "direct" if mode == "coverage" else mode
         return f"chat_{name}" if is_chat else name
     style: PromptStyle = PROMPT_STYLES[asked]
-    if (mode == "program") != ("program" in asked):
+    asks_for = next((name for name in ("program", "tool") if name in asked), None)
+    if asks_for != (mode if mode in ("program", "tool") else None):
         raise UsageError(
-            f"Prompt style {asked} does not ask for {'a program' if mode == 'program' else 'an answer in the text'}, "
-            f"which mode {mode} reads: leave prompt_style out, or choose another."
+            f"Prompt style {asked} does not ask for what mode {mode} reads: leave prompt_style out, or choose another."
         )
     if style.is_chat and not is_chat:
         raise UsageError(f"Prompt style {asked} is a conversation, and this model has no chat template.")

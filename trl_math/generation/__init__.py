@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from trl_math.generation.backend import Backend as Backend
     from trl_math.generation.backend import Request as Request
     from trl_math.generation.export import to_dataset as to_dataset
+    from trl_math.generation.interpreter import Interpreter as Interpreter
+    from trl_math.generation.interpreter import InterpreterBackend as InterpreterBackend
     from trl_math.generation.live import EngineLayout as EngineLayout
     from trl_math.generation.live import LiveEngines as LiveEngines
     from trl_math.generation.scripted import ScriptedBackend as ScriptedBackend
@@ -24,6 +26,8 @@ _PUBLIC = {
     "Backend": "backend",
     "CompletionStore": "store",
     "EngineLayout": "live",
+    "Interpreter": "interpreter",
+    "InterpreterBackend": "interpreter",
     "LiveEngines": "live",
     "Request": "backend",
     "ScriptedBackend": "scripted",
@@ -39,6 +43,8 @@ __all__ = [
     "Backend",
     "CompletionStore",
     "EngineLayout",
+    "Interpreter",
+    "InterpreterBackend",
     "LiveEngines",
     "Request",
     "ScriptedBackend",

@@ -184,8 +184,8 @@ def sampler_settings(
         "template_hash": template_hash(style),
         "chat_template": _short_hash(str(chat_template)) if style.is_chat and chat_template is not None else None,
         **sampling,
-        # Samples without one have no such setting, as before there were any with one.
-        **({} if interpreter is None else {"interpreter": interpreter.settings()}),
+        # Samples without one have no such settings, as before there were any with one.
+        **({} if interpreter is None else interpreter.settings()),
     }
 
 

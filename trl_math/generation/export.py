@@ -3,7 +3,7 @@
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ TYPES = {
     "finish_reason": pa.string(),
     "sampler": pa.string(),
     "token_logprobs": pa.list_(pa.float64()),
+    "tool_spans": pa.list_(pa.list_(pa.int64())),
 }
 
 
@@ -39,16 +40,16 @@ def to_dataset(folder: str | Path) -> datasets.Dataset:
     """Return all samples of a folder, sorted by problem (numbers in ids as numbers) and sample."""
     tables: list[pa.Table] = []
     keys: list[tuple[Any, ...]] = []
-    schema = None
     for rows in _chunks(row for _, _, row in unique_rows(folder)):
-        schema = schema or _schema(rows[0])
         keys += [(_natural(row["problem_id"]), row["problem_id"], row["sample_index"]) for row in rows]
-        tables.append(_table(rows, schema))
+        tables.append(_table(rows))
     if not tables:
         raise DataError(f"There are no samples in {folder}.")
+    # A sample of a prompt that does not fit the context lacks what others may have.
+    table = pa.concat_tables(tables, promote_options="default")
     order = sorted(range(len(keys)), key=keys.__getitem__)
     # Arrow's `take`, and the fingerprint that `datasets` would make, put a column into one piece: of 2 GiB at most.
-    rows = datasets.Dataset(pa.concat_tables(tables), fingerprint=generate_random_fingerprint())
+    rows = datasets.Dataset(table, fingerprint=generate_random_fingerprint())
     return rows.select(order)
 
 
@@ -126,7 +127,8 @@ def _chunks(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         yield chunk
 
 
-def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+def _table(rows: list[dict[str, Any]]) -> pa.Table:
+    schema = _schema(rows)
     try:
         return pa.Table.from_pylist(rows, schema=schema)
     except UnicodeEncodeError:  # half a surrogate pair, which Arrow's texts cannot hold
@@ -134,10 +136,10 @@ def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
         return pa.Table.from_pylist(json.loads(text), schema=schema)
 
 
-def _schema(row: Mapping[str, Any]) -> pa.Schema:
-    prompt = pa.string() if isinstance(row["prompt"], str) else MESSAGES
-    types = TYPES | {"prompt": prompt}
-    return pa.schema([(column, types[column]) for column in COMPLETIONS.columns if column in row])
+def _schema(rows: Sequence[Mapping[str, Any]]) -> pa.Schema:
+    prompt = pa.string() if isinstance(rows[0]["prompt"], str) else MESSAGES
+    types, found = TYPES | {"prompt": prompt}, set().union(*rows)
+    return pa.schema([(column, types[column]) for column in COMPLETIONS.columns if column in found])
 
 
 def _natural(text: str) -> tuple[Any, ...]:

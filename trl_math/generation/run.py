@@ -108,4 +108,6 @@ def _row(sample: Missing, completion: Completion, sampling: Sampling, sampler: s
     }
     if sampling.logprobs:
         row["token_logprobs"] = None if completion.logprobs is None else list(completion.logprobs)
+    if completion.tool_spans is not None:
+        row["tool_spans"] = [list(span) for span in completion.tool_spans]
     return row

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from trl_math.grading.sandbox import PACKAGES, Limits, Outcome, Program, Sandbox
 
 
+FENCE = "```"
 PYTHON = ("python", "python3", "py")
 
 # A fence with a language, alone on its line, opens a block (and ends one that is open). One without, at the end of a
@@ -100,9 +101,14 @@ def program_answers(
     workers: int | None = None,
 ) -> list[ProgramAnswer]:
     """Run the programs of many completions in parallel. The answers come in the completions' order."""
-    codes = [extract_program(completion) for completion in completions]
     with Sandbox(limits=limits, packages=packages, workers=workers) as sandbox:
-        outcomes = iter(sandbox.run([Program(code, show_value=True) for code in codes if code is not None]))
+        return answers_in(sandbox, completions)
+
+
+def answers_in(sandbox: Sandbox, completions: Iterable[str]) -> list[ProgramAnswer]:
+    """Run the programs of many completions in a sandbox that is open."""
+    codes = [extract_program(completion) for completion in completions]
+    outcomes = iter(sandbox.run([Program(code, show_value=True) for code in codes if code is not None]))
     results = [NO_PROGRAM if code is None else next(outcomes) for code in codes]
     return [ProgramAnswer(answer_of(outcome), outcome) for outcome in results]
 

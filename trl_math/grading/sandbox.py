@@ -113,7 +113,7 @@ class Sandbox:
         if workers is not None and workers < 1:
             raise UsageError(f"workers must be at least 1, got {workers}.")
         self.limits = limits or Limits()
-        self.mode = _usable_mode(mode)
+        self.mode = usable_mode(mode)
         self.workers = workers or _num_processors()
         self._places = package_places(packages)
         self._idle: list[SandboxProcess] = []
@@ -216,7 +216,7 @@ def status_counts(outcomes: Iterable[Outcome]) -> Counter[str]:
 
 def sandbox_layers(mode: str | None = None) -> list[probe.Layer]:
     """Return the protections of a mode (the best that works here), and whether each is at work on this machine."""
-    return list(_probed(_usable_mode(mode))[0])
+    return list(_probed(usable_mode(mode))[0])
 
 
 @functools.cache
@@ -238,7 +238,7 @@ def _probed(mode: str) -> tuple[list[probe.Layer], str]:
     return found, f"the kernel does not prevent: {', '.join(probe.missing(found))}"
 
 
-def _usable_mode(wanted: str | None) -> str:
+def usable_mode(wanted: str | None = None) -> str:
     """Return the mode to use; raise if there is none that the minimum allows, or the wanted one does not work."""
     if wanted == "guard":
         return wanted
@@ -253,7 +253,8 @@ def _usable_mode(wanted: str | None) -> str:
         failures.append(f"{mode}: {failure}")
     raise UsageError(
         f"Programs cannot be confined on this machine ({'; '.join(failures)}). Allow user namespaces, or use Linux "
-        "5.13 or newer with Landlock; or, if you trust the programs, ask for mode 'guard', which stops accidents only."
+        "5.13 or newer with Landlock; or, in Python and if you trust the programs, ask for mode 'guard', which stops "
+        "accidents only."
     )
 
 
@@ -273,4 +274,5 @@ __all__ = [
     "run_programs",
     "sandbox_layers",
     "status_counts",
+    "usable_mode",
 ]

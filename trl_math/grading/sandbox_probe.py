@@ -9,7 +9,12 @@ import os
 from typing import NamedTuple
 
 
-MODES = ("namespaces", "landlock", "guard")
+# The best first.
+MODES = {
+    "namespaces": "a file system, network and process table of its own, and a filter of system calls",
+    "landlock": "Landlock and a filter of system calls; the working folder cannot be written",
+    "guard": "limits and Python's audit hook, which stop accidents only",
+}
 PROBE_SECONDS = 20.0
 PROBE_MEMORY = 1 << 28
 

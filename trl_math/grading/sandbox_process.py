@@ -47,8 +47,7 @@ class SandboxProcess:
     """An interpreter that runs programs one after the other."""
 
     def __init__(self, mode: str, places: dict[str, str]) -> None:
-        # With a file system of its own, it needs no folder of ours.
-        self._folder = None if mode == "namespaces" else tempfile.mkdtemp(prefix="trl-math-program-")
+        self._folder: str | None = None  # the server makes and removes it; here in case it is killed
         self._loaded: set[str] = set()
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-s", "-S", "-c", START, str(Path(__file__).parent)],
@@ -56,13 +55,14 @@ class SandboxProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=ENVIRONMENT | {name: os.environ[name] for name in LIBRARY_VARIABLES if name in os.environ},
-            cwd=self._folder or "/",
+            cwd="/",
             start_new_session=True,
             bufsize=0,
         )
         settings = {
             "mode": mode,
-            "folder": self._folder,
+            # With a file system of its own, it needs no folder of ours.
+            "temporary": None if mode == "namespaces" else tempfile.gettempdir(),
             "readable": [*library_paths(), *package_paths(places)],
             "hidden": hidden_paths(),
             "devices": devices(),
@@ -76,6 +76,7 @@ class SandboxProcess:
         if "ready" not in reply:
             self.close()
             raise CannotConfine(str(reply.get("failed")))
+        self._folder = reply["folder"]
 
     def run(self, request: dict[str, Any], preload: set[str]) -> dict[str, Any]:
         """Run one program, with these packages imported before it, and return what the server tells."""

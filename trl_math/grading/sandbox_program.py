@@ -194,7 +194,7 @@ def _execute(code: str, names: dict[str, Any], *, wants_value: bool) -> Any:
     if not wants_value:
         exec(compile(code, NAME, "exec", dont_inherit=True), names)
         return None
-    tree = compile(code, NAME, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
+    tree: Any = compile(code, NAME, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
     exec(compile(tree, NAME, "exec", dont_inherit=True), names)
     if last is None:

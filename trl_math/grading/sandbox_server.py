@@ -14,10 +14,12 @@ import importlib.util
 import os
 import random  # noqa: F401 - so that a program's random numbers can be started from one seed
 import select
+import shutil
 import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from sandbox_program import CONFINED, SEEDED, Streams, be_program
@@ -67,9 +69,32 @@ class Packages:
 
 def main() -> None:
     """Confine this process, say so, and serve until the parent hangs up."""
-    settings = receive(REQUESTS)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # whoever else fills the memory: it is a program that goes, and not a training run
+    with contextlib.suppress(WireClosed):
+        settings = receive(REQUESTS)
+        with _working_folder(settings):
+            _serve_all(settings)
+    os._exit(0)
+
+
+@contextlib.contextmanager
+def _working_folder(settings: dict[str, Any]) -> Iterator[None]:
+    """A folder for programs to stand in, where the mode has no file system of its own to make one in.
+
+    It is made here and not by the parent, so that it goes whenever the parent is gone, at the start too.
+    """
+    if settings["temporary"] is None:
+        yield
+        return
+    settings["folder"] = tempfile.mkdtemp(prefix="trl-math-program-", dir=settings["temporary"])
+    try:
+        yield
+    finally:
+        shutil.rmtree(settings["folder"], ignore_errors=True)
+
+
+def _serve_all(settings: dict[str, Any]) -> None:
     try:
         confinement = _confinement(settings)
     except OSError as error:
@@ -77,17 +102,12 @@ def main() -> None:
         return
     sys.path.pop()  # the folder of this file
     sys.dont_write_bytecode = True
-    sys.meta_path.append(Packages(settings["packages"]))  # type: ignore[arg-type]
-    send(REPLIES, {"ready": True})
-    try:
-        while True:
-            request = receive(REQUESTS)
-            _import(request["preload"])
-            send(REPLIES, _serve(confinement, settings, request))
-    except WireClosed:
-        if settings["folder"]:
-            os.rmdir(settings["folder"])
-        os._exit(0)
+    sys.meta_path.append(Packages(settings["packages"]))
+    send(REPLIES, {"ready": True, "folder": settings.get("folder")})
+    while True:
+        request = receive(REQUESTS)
+        _import(request["preload"])
+        send(REPLIES, _serve(confinement, settings, request))
 
 
 def _confinement(settings: dict[str, Any]) -> Any:

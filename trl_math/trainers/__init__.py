@@ -5,16 +5,18 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
+    from trl_math.trainers.generation_eval import GenerationEvalCallback as GenerationEvalCallback
     from trl_math.trainers.sft_config import MathSFTConfig as MathSFTConfig
     from trl_math.trainers.sft_trainer import MathSFTTrainer as MathSFTTrainer
 
 
 _PUBLIC = {
+    "GenerationEvalCallback": "trl_math.trainers.generation_eval",
     "MathSFTConfig": "trl_math.trainers.sft_config",
     "MathSFTTrainer": "trl_math.trainers.sft_trainer",
 }
 
-__all__ = ["MathSFTConfig", "MathSFTTrainer"]
+__all__ = ["GenerationEvalCallback", "MathSFTConfig", "MathSFTTrainer"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from trl import SFTConfig
 
 from trl_math.errors import UsageError, pick
+from trl_math.trainers.generation_eval_config import GenerationEvalConfig
 from trl_math.trainers.objective import OBJECTIVES, check_objective_params
 from trl_math.trainers.segments import STEP_IDS
 
@@ -17,7 +18,7 @@ CUTTING_STRATEGIES = ("bfd_split", "wrapped")
 
 
 @dataclass
-class MathSFTConfig(SFTConfig):
+class MathSFTConfig(GenerationEvalConfig, SFTConfig):
     """`SFTConfig` with an objective that may limit confidence. With the defaults it trains exactly as TRL does."""
 
     _VALID_DICT_FIELDS: ClassVar[list[str]] = [*SFTConfig._VALID_DICT_FIELDS, "objective_params"]
@@ -98,6 +99,7 @@ class MathSFTConfig(SFTConfig):
         # Before TRL's own checks, which look at this machine: a typing mistake is one on every machine.
         self._check_objective()
         self._check_refill()
+        self.check_generation_eval()
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}.")

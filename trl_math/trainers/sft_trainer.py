@@ -23,6 +23,8 @@ from trl_math.trainers.checkpoints import last_complete_checkpoint
 from trl_math.trainers.collator import CarryingCollator
 from trl_math.trainers.coverage_metrics import LIVE_WEIGHT, coverage_means, coverage_sums
 from trl_math.trainers.forward import TemperedHead, recorded_outputs
+from trl_math.trainers.generation_eval import GenerationEvalCallback
+from trl_math.trainers.generation_eval_config import load_eval_problems
 from trl_math.trainers.model_card import data_name, describe_run, num_rows, with_section
 from trl_math.trainers.objective import SegmentObjective, attempts_of, build_objective, is_cross_entropy
 from trl_math.trainers.refill import RefillLoader, RefillState, StepShape
@@ -74,6 +76,7 @@ class MathSFTTrainer(SFTTrainer):
             )
         train_dataset = self._rows_before_model(train_dataset, processing_class, args, formatting_func, "train")
         eval_dataset = self._rows_before_model(eval_dataset, processing_class, args, formatting_func, "eval")
+        eval_problems = load_eval_problems(args)
         super().__init__(
             model=model,
             args=args,
@@ -90,6 +93,8 @@ class MathSFTTrainer(SFTTrainer):
             self._tempered_head = self._make_tempered_head()
         if args.refills:
             self.add_callback(_RefillCallback(self))
+        if eval_problems is not None:
+            self.add_callback(GenerationEvalCallback.from_config(self, eval_problems))
 
     # ---- Rows ----
 

@@ -1,0 +1,263 @@
+"""From run folders to a page: reads the runs, builds the sections, and writes one HTML file and its figures.
+
+The page asks nothing of any network: style, script and data are in it, and its content security policy forbids all
+else. The same runs give the same bytes; dates in it are those of the runs.
+"""
+
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from trl_math import __version__
+from trl_math.errors import UsageError
+from trl_math.files import write_whole
+from trl_math.optional import is_installed
+from trl_math.reporting.page.breakdown import by_group, comparisons
+from trl_math.reporting.page.browser import LONGEST, Packed, pack
+from trl_math.reporting.page.drawing import COLOURS, Figure
+from trl_math.reporting.page.latex import CONVERTER
+from trl_math.reporting.page.markup import Child, Markup, tag
+from trl_math.reporting.page.numbers import curves, frontier, main_table
+from trl_math.reporting.page.overview import overview
+from trl_math.reporting.page.quality import confidence, grading
+from trl_math.reporting.page.read_runs import read_runs
+from trl_math.reporting.page.runs import Run
+from trl_math.reporting.page.tables import Section
+from trl_math.reporting.page.training import training
+
+
+HERE = Path(__file__).parent
+LIST = "figures.txt"  # in the folder of figures: what a later report may replace
+MEGABYTE = 1_000_000
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a reader may choose."""
+
+    title: str | None = None
+    majority: bool = False  # draw maj@k too
+    samples: int = 4  # shown of a problem and a run, at most
+    browser_mb: float = 6.0  # of the page, for samples
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.samples < 0:
+            raise UsageError(f"samples must be 0 (none) or above, got {self.samples}.")
+        if not 0 <= self.browser_mb <= 1000:
+            raise UsageError(f"browser_mb must be from 0 (no samples) to 1000, got {self.browser_mb}.")
+
+
+class Written(NamedTuple):
+    """What was written."""
+
+    page: Path
+    size: int  # bytes
+    folder: Path  # of the figures
+    num_figures: int
+    has_png: bool
+    notes: list[str]
+
+
+def write_report(folders: Sequence[str | Path], output: str | Path, options: Options | None = None) -> Written:
+    """Write the report of run folders.
+
+    Args:
+        folders: Of evaluations, graded samples and training runs, in the order in which they are shown.
+        output: The HTML file; figures go to a folder of its name with `_files`.
+        options: What to show.
+    """
+    options = options or Options()
+    page = Path(output)
+    folder = page.with_name(f"{page.stem}_files")
+    _check_output(page, folder, options.overwrite)
+    runs = read_runs(folders, options.samples)
+    sections = [section for section in _sections(runs, options) if section is not None]
+    has_samples = options.samples and options.browser_mb and any(run.samples_file for run in runs)
+    packed = pack(runs, round(options.browser_mb * MEGABYTE)) if has_samples else None
+    html = _page(options.title or _title(runs), sections, packed, folder.name)
+    figures = _named_apart([figure for section in sections for figure in section.figures])
+    _save_figures(folder, figures)
+    write_whole(page, html)
+    notes = [f"{run.name}: {note}" for run in runs for note in run.notes]
+    return Written(page, page.stat().st_size, folder, len(figures), is_installed("matplotlib"), notes)
+
+
+def _check_output(page: Path, folder: Path, overwrite: bool) -> None:
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"output must be an .html file, got {page}.")
+    if page.is_dir() or (folder.exists() and not folder.is_dir()):
+        raise UsageError(f"output {page}, or {folder.name} beside it, is in the way: choose another name.")
+    taken = next((path for path in (page, folder) if path.exists()), None)
+    if taken is not None and not overwrite:
+        raise UsageError(f"{taken} exists already: give --overwrite to replace it, or another --output.")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / LIST).is_file():
+        raise UsageError(f"{folder} is not a folder of figures (it has no {LIST}): choose another --output.")
+
+
+def _sections(runs: Sequence[Run], options: Options) -> Iterable[Section | None]:
+    yield overview(runs)
+    yield main_table(runs)
+    yield curves(runs, with_majority=options.majority)
+    yield frontier(runs)
+    yield comparisons(runs)
+    yield by_group(runs)
+    yield confidence(runs)
+    yield grading(runs)
+    yield training(runs)
+
+
+def _title(runs: Sequence[Run]) -> str:
+    benchmarks = list(dict.fromkeys(one.benchmark for run in runs for one in run.results))
+    names = f"{runs[0].name}" if len(runs) == 1 else f"{len(runs)} runs"
+    return f"{names} on {' and '.join(benchmarks)}" if 0 < len(benchmarks) <= 3 else names
+
+
+def _named_apart(figures: Sequence[Figure]) -> list[Figure]:
+    """Return figures whose files have different names, on file systems that ignore case too."""
+    seen: Counter[str] = Counter()
+    named = []
+    for figure in figures:
+        seen[figure.name.lower()] += 1
+        count = seen[figure.name.lower()]
+        named.append(figure if count == 1 else replace(figure, name=f"{figure.name}--{count}"))
+    return named
+
+
+def _save_figures(folder: Path, figures: Sequence[Figure]) -> None:
+    """Write the figures' files, and take away those of the report that was there before."""
+    folder.mkdir(parents=True, exist_ok=True)
+    listed = folder / LIST
+    for line in listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else ():
+        name = line.partition("\t")[0]
+        if Path(name).name == name and Path(name).suffix in (".svg", ".png"):
+            (folder / name).unlink(missing_ok=True)
+    lines = [f"{name}\t{figure.title}" for figure in figures for name in figure.save(folder)]
+    write_whole(listed, "\n".join([*lines, ""]))
+
+
+def _page(title: str, sections: Sequence[Section], packed: Packed | None, folder: str) -> str:
+    style, script = _style(), (HERE / "page.js").read_text(encoding="utf-8")
+    policy = "; ".join(
+        [
+            "default-src 'none'",
+            f"script-src '{_digest(script)}'",
+            f"style-src '{_digest(style)}'",
+            "img-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        ]
+    )
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("link", rel="icon", href="data:,"),
+        tag("title", title),
+        tag("style", Markup(style)),
+    )
+    links = [(section.id, section.title) for section in sections] + ([("samples", "Samples")] if packed else [])
+    nav = tag(
+        "nav", tag("ul", *(tag("li", tag("a", name, href=f"#{id}")) for id, name in links)), aria_label="Sections"
+    )
+    toggle = tag("button", "Theme: auto", id="theme", type="button", hidden=True)
+    header = tag("header", tag("div", tag("h1", title), toggle, cls="top"), nav, cls="page")
+    parts = [tag("section", tag("h2", one.title), *one.body, id=one.id) for one in sections]
+    main = tag("main", *parts, _browser(packed) if packed else None, id="main")
+    footer = tag(
+        "footer", f"Made by trl-math {__version__}. Figures as SVG and PNG are in {folder}/ beside this page."
+    )
+    body = tag(
+        "body",
+        tag("a", "Skip the links", href="#main", cls="skip"),
+        header,
+        main,
+        footer,
+        tag("script", Markup(script)),
+    )
+    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def _digest(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _style() -> str:
+    names = "\n".join(f"  --{role}: light-dark({light}, {dark});" for role, (light, dark) in COLOURS.items())
+    roles = [
+        f".{role} {{ fill: var(--{role}) }} .l.{role} {{ fill: none; stroke: var(--{role}) }}" for role in COLOURS
+    ]
+    return f":root {{\n{names}\n}}\n" + "\n".join(roles) + "\n" + (HERE / "page.css").read_text(encoding="utf-8")
+
+
+def _browser(packed: Packed) -> Markup:
+    said = (
+        f"{packed.num_shown:,} of {packed.num_problems:,} problems, with {packed.num_samples:,} of "
+        f"{packed.num_all_samples:,} samples: a few of each problem and run, right and wrong, of the most frequent "
+        f"answers. Of a longer completion {LONGEST:,} characters are shown."
+    )
+    if packed.num_shown < packed.num_problems:
+        said += (
+            f" {packed.num_problems - packed.num_shown:,} problems are left out to keep the page small: kept were "
+            "those on which runs differ, then those solved sometimes, never, always."
+        )
+    source = (
+        None if is_installed(CONVERTER) else tag("p", f"Formulas are shown as LaTeX: {CONVERTER} is not installed.")
+    )
+    data = [tag("script", Markup(packed.listing), type="text/plain", id="index")]
+    data += [tag("script", Markup(block), type="text/plain", id=f"block-{i}") for i, block in enumerate(packed.blocks)]
+    return tag(
+        "section",
+        tag("h2", "Samples"),
+        tag("p", said),
+        source,
+        tag("noscript", tag("p", "Reading samples needs JavaScript; the rest of the page does not.")),
+        _filters(),
+        tag(
+            "div",
+            tag(
+                "div",
+                tag("p", id="count", cls="note", role="status"),
+                tag("ul", id="list"),
+                tag("button", "More", id="more", type="button", hidden=True),
+                cls="listing",
+            ),
+            tag("div", id="problem", tabindex=-1, aria_live="polite"),
+            cls="browser",
+            hidden=True,
+        ),
+        *data,
+        id="samples",
+    )
+
+
+def _filters() -> Markup:
+    states = [
+        ("", "all"),
+        ("differs", "differs between runs"),
+        ("mixed", "solved sometimes"),
+        ("unsolved", "never solved"),
+        ("solved", "always solved"),
+    ]
+    options = [tag("option", name, value=value) for value, name in states]
+    selects = [
+        tag("label", name, tag("select", tag("option", "all", value=""), name=key))
+        for key, name in (("title", "Benchmark"), ("level", "Level"), ("subject", "Subject"))
+    ]
+    search: Child = tag(
+        "label", "Search", tag("input", type="search", name="search", placeholder="problem, id or answer")
+    )
+    return tag(
+        "form",
+        *selects,
+        tag("label", "Solved", tag("select", *options, name="state")),
+        search,
+        id="filters",
+        hidden=True,
+    )
