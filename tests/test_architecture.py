@@ -118,6 +118,7 @@ def test_public_names_exist():
         for name in getattr(module, "__all__", ()):
             assert getattr(module, name) is not None, f"{module.__name__}.{name}"
     assert set(trl_math.__all__) == {
+        "GenerationEvalCallback",
         "MathSFTConfig",
         "MathSFTTrainer",
         "__version__",

@@ -19,7 +19,14 @@ from trl_math.launch import LaunchPlan
 from trl_math.models import cached_folder
 from trl_math.optional import check_installed
 from trl_math.plan import describe, num_update_steps, plan_memory
-from trl_math.preflight import check_attention, check_devices, check_launch, effective_batch, needed_packages
+from trl_math.preflight import (
+    check_attention,
+    check_devices,
+    check_generation_eval,
+    check_launch,
+    effective_batch,
+    needed_packages,
+)
 from trl_math.recipes import NO_GPU, SFTArguments
 from trl_math.run_folder import MANIFEST, without_secrets
 
@@ -29,6 +36,7 @@ def report(arguments: SFTArguments, plan: LaunchPlan | None) -> str:
     if plan is not None:
         check_launch(arguments, plan)
     check_attention(arguments)
+    check_generation_eval(arguments, plan)
     rows, data_lines = _data(arguments)
     missing = _missing_here(arguments, plan, uses_cpu=bool(arguments.given.get("use_cpu")))
     sections = {
@@ -121,6 +129,8 @@ def _files(arguments: SFTArguments) -> list[str]:
     lines = [f"{folder} ({state}): run.json, README.md, the model and its tokenizer"]
     if arguments.training.save_strategy != "no":
         lines.append(f"{folder}/checkpoint-*: every {_interval(arguments.training)}")
+    if arguments.training.eval_generation_data is not None and arguments.training.eval_generation_save_samples:
+        lines.append(f"{folder}/eval_samples: the graded samples of each evaluation")
     return lines
 
 

@@ -57,8 +57,9 @@ def smoke_values(values: dict[str, Any], name: str) -> dict[str, Any]:
     rows = write_rows(folder.parent / "rows.jsonl")
     accumulation = min(int(values.get("gradient_accumulation_steps", 1)), 2)
     length = values.get("max_length", 1024)
+    asked_later = {key for key in values if key.startswith("eval_generation_")}  # evaluation is off
     return {
-        **values,
+        **{key: value for key, value in values.items() if key not in asked_later},
         **REPLACED,
         "gradient_accumulation_steps": accumulation,
         "max_length": None if length is None else min(int(length), 256),

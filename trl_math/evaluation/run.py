@@ -117,9 +117,9 @@ def conclude(
 def _force(folder: Path, units: Sequence[Unit], engine: EngineArguments, say: Say) -> None:
     """Write the probabilities of the answers, and keep those of other benchmarks."""
     checkpoint = units[0].plan.checkpoint
-    rows = {row["benchmark"]: [] for row in read_lines(folder / COVERAGE)}
+    rows: dict[str, list[dict[str, Any]]] = {}
     for row in read_lines(folder / COVERAGE):
-        rows[row["benchmark"]].append(row)
+        rows.setdefault(row["benchmark"], []).append(row)
     with teacher_forced.opened(engine, checkpoint) as model:
         for unit in units:
             found = teacher_forced.answer_rows(unit.problems, unit.style, model, checkpoint)

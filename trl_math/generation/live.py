@@ -20,8 +20,9 @@ from typing import Any, Literal
 import torch.distributed as dist
 from torch import nn
 
-from trl_math.errors import TrlMathError, UsageError
+from trl_math.errors import UsageError
 from trl_math.generation.parity import Parity, act_on, compare, probe
+from trl_math.generation.together import everyone_or_nobody, gather, place
 from trl_math.generation.vllm_engine import VLLMBackend
 from trl_math.generation.weights import is_cut_up, named_weights
 from trl_math.records import Completion, Sampling
@@ -72,7 +73,8 @@ class LiveEngines:
         gpu_memory_utilization: float = 0.3,
         **options: Any,
     ) -> None:
-        self._rank, self._world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        self._shares_connection = dist.is_initialized()
+        self._rank, self._world = place()
         self._engines = (layout or EngineLayout()).engines(self._world)
         self._mine = next(number for number, ranks in enumerate(self._engines) if self._rank in ranks)
         self._parity, self._tolerance = parity, tolerance
@@ -98,7 +100,7 @@ class LiveEngines:
         `merged` sends whole weights, with LoRA merged into a copy; `adapter` sends the LoRA adapter alone. Where the
         model is wrapped (DeepSpeed's engine, DDP), give the model inside.
         """
-        with self._everyone_or_nobody("taking over weights"):
+        with everyone_or_nobody("taking over weights"):
             if exchange == "adapter":
                 self._send_adapter(model)
             else:
@@ -109,17 +111,24 @@ class LiveEngines:
 
     def generate(self, prompt_ids: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Completion]]:
         """Return the samples of this process's prompts. How many each process has may differ."""
-        prompts = self._gather([list(ids) for ids in prompt_ids])
+        prompts = gather([list(ids) for ids in prompt_ids])
         everyone = list(chain.from_iterable(prompts))
         mine: list[list[Completion]] = []
-        with self._everyone_or_nobody("generating"), self._awake_engine():
+        with everyone_or_nobody("generating"), self._awake_engine():
             mine = self.engine.generate(everyone[self._mine :: len(self._engines)], sampling)
         samples = self._share(mine, len(everyone))
         first = sum(map(len, prompts[: self._rank]))
         return samples[first : first + len(prompt_ids)]
 
     def close(self) -> None:
-        """Shut the engines down."""
+        """Shut the engines down.
+
+        Where they share `torch.distributed` with the trainer they are put to sleep until the process ends: vLLM's
+        shutdown would end it for both, before the trainer has saved its model.
+        """
+        if self._shares_connection:
+            self.engine.sleep()
+            return
         self.engine.close()
         self._folder.cleanup()
 
@@ -146,11 +155,11 @@ class LiveEngines:
         self.engine.load_adapter(Path(self._folder.name))
 
     def _probe(self, model: nn.Module, action: Literal["fail", "warn"]) -> Parity:
-        with self._everyone_or_nobody("probing"), self._awake_engine():
+        with everyone_or_nobody("probing"), self._awake_engine():
             said = probe(self.engine, self._probe_ids)
         # Under ZeRO-3 all ranks make this forward pass together.
         parity = compare(model, self._probe_ids, said, self._tolerance, str(self.engine.facts()["dtype"]))
-        with self._everyone_or_nobody("the parity probe"):
+        with everyone_or_nobody("the parity probe"):
             act_on(parity, action)
         return parity
 
@@ -163,34 +172,12 @@ class LiveEngines:
         finally:
             self.engine.sleep()
 
-    @contextlib.contextmanager
-    def _everyone_or_nobody(self, doing: str) -> Iterator[None]:
-        """Let a failure on one rank be raised on all, instead of leaving the others to wait for it for ever."""
-        error: Exception | None = None
-        try:
-            yield
-        except Exception as caught:
-            error = caught
-        failures = [f"rank {rank}: {text}" for rank, text in enumerate(self._gather(error and repr(error))) if text]
-        if error is not None:
-            raise error
-        if failures:
-            raise TrlMathError(f"{doing} failed on another process: {'; '.join(failures)}")
-
     def _share(self, mine: list[list[Completion]], number: int) -> list[list[Completion]]:
-        by_rank = self._gather(mine)
+        by_rank = gather(mine)
         samples: list[list[Completion]] = [[] for _ in range(number)]
         for engine, ranks in enumerate(self._engines):
             samples[engine :: len(self._engines)] = by_rank[ranks[0]]
         return samples
-
-    def _gather(self, value: Any) -> list[Any]:
-        """Return every rank's value."""
-        if self._world == 1:
-            return [value]
-        values: list[Any] = [None] * self._world
-        dist.all_gather_object(values, value)
-        return values
 
 
 def _gathered_adapter(model: Any) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def gather(value: Any) -> list[Any]:
 
 @contextmanager
 def everyone_or_nobody(doing: str) -> Iterator[None]:
-    """Raise on every process what was raised on one of them. Inside there must be no collective call."""
+    """Raise on every process what was raised on one of them. A collective call inside must be made whatever fails."""
     error: Exception | None = None
     try:
         yield

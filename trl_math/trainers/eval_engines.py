@@ -111,14 +111,10 @@ class FollowingEngines:
         return self._start().engine.facts()
 
     def rest(self) -> None:
-        """Shut the engine down, unless it shares `torch.distributed` with the trainer.
-
-        vLLM's shutdown would end that for both, before the trainer has saved its model. There the engine stays asleep
-        until the process ends.
-        """
-        if self._engines is not None and not self._shares_connection:
+        """Shut the engine down; beside several processes it sleeps, and serves again if it is asked."""
+        if self._engines is not None:
             self._engines.close()
-            self._engines = None
+            self._engines = self._engines if self._shares_connection else None
 
     def _start(self) -> LiveEngines:
         if self._engines is None:
