@@ -35,6 +35,8 @@ bench: .venv/installed-test .venv/installed-vllm
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/coverage_effect.py
 	$(BIN)/python benchmarks/generation.py
+	$(BIN)/python benchmarks/grading.py
+	$(BIN)/python benchmarks/metrics.py
 
 .venv/installed-%: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "installing trl-math[$*] into .venv ..."

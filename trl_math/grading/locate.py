@@ -1,0 +1,161 @@
+r"""Which part of a completion is its answer. What is marked counts before what is not; the rest depends on the kind.
+
+all kinds   what follows the thoughts (`</think>`), or stands in the last `<answer>..</answer>`; in that:
+            the final box (one that is never closed is no answer); after the last `####`; after an answer phrase
+math        else the whole completion if it is short and no prose; else the last formula or number
+number      else the last number
+text        else the whole completion, or its last line, if it is short
+choice      its own file: `choices.py`
+"""
+
+import re
+from typing import NamedTuple
+
+from trl_math.grading.arithmetic import names, value
+from trl_math.grading.compare import assigned
+from trl_math.grading.expression import TooComplex, parse
+from trl_math.grading.extract import after_phrase, final_box, formulas, last_formula, numbers, without_formulas
+from trl_math.grading.normalise import MAX_LENGTH, normalise
+from trl_math.grading.read import read
+from trl_math.grading.typed import Relation, Scalar
+
+
+class Found(NamedTuple):
+    """An answer as it stands in a completion, and what gave it away: see `PLACES`."""
+
+    text: str | None
+    place: str
+
+
+PLACES = {
+    "box": "in a box",
+    "hashes": "after ####",
+    "phrase": 'after "the answer is" or the like',
+    "bare": "the completion is nothing else",
+    "formula": "the last formula, unmarked",
+    "number": "the last number, unmarked",
+    "line": "the last line, unmarked",
+    "letter": "the last letter of a choice, unmarked",
+    "option": "the text of one of the choices, unmarked",
+    "unfinished": "a box that is never closed, or empty: no answer",
+    "none": "nowhere: no answer",
+}
+NONE = Found(None, "none")
+
+# An answer stands at the end. What lies further back is not looked at, so that no text costs much.
+_TAIL = 200_000
+_THOUGHTS = ("</think>", "</thinking>", "<|end_of_thought|>")
+
+_HEADING = re.compile(
+    r"(?:step|part|case|solution|explanation|conclusion|final answer|answer|note)\b|.*:$", re.IGNORECASE
+)
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+_SENTENCE_WORDS = (
+    "is are was be the since because which where that so we have has of for when with this these there if then not it"
+    " thus hence therefore all"
+)
+_PROSE = frozenset(_SENTENCE_WORDS.split())
+_MARKDOWN = " \t\r\n*_`>#"
+
+
+def find(completion: str, kind: str) -> Found:
+    """Return the answer of a completion for one of the kinds `math`, `number`, `text`."""
+    text = final_part(completion)
+    return marked(text, kind) or _unmarked(text, kind) or NONE
+
+
+def final_part(completion: str) -> str:
+    """Return the part of a completion that has its answer: no thoughts, and what is in an answer's tags, if any."""
+    text = completion[-_TAIL:]
+    for end in _THOUGHTS:
+        text = text.rpartition(end)[2].strip() or text
+    before, closed, _ = text.rpartition("</answer>")
+    _, opened, inside = before.rpartition("<answer>")
+    return inside if closed and opened and inside.strip() else text
+
+
+def marked(text: str, kind: str) -> Found | None:
+    """Return an answer that a box, four hashes or a phrase marks."""
+    box = final_box(text)
+    if box is not None:
+        return Found(box, "box") if box else Found(None, "unfinished")
+    if line := _hashes(text, kind):
+        return Found(line, "hashes")
+    if (segment := after_phrase(text)) and (answer := _core(segment, kind)):
+        return Found(answer, "phrase")
+    return None
+
+
+def _hashes(text: str, kind: str) -> str | None:
+    """Return what stands after the last `####` that is no heading, which Markdown writes in the same way."""
+    for rest in reversed(text.split("####")[1:][-5:]):
+        line = rest.strip(" \t\r*").split("\n", 1)[0].strip(_MARKDOWN)
+        if line and not _HEADING.match(line) and len(_words(line)) <= 6 and (kind != "number" or numbers(line)):
+            return _core(line, kind)
+    return None
+
+
+def _core(segment: str, kind: str) -> str | None:
+    """Return the answer in a sentence that announces one."""
+    segment = segment.strip(_MARKDOWN)
+    if kind == "number":
+        return segment if _is_number(segment) else _number_in(segment)
+    if kind == "text":
+        return re.split(r"[,;(]", segment)[0].strip() if len(segment.split()) > 4 else segment.strip(" .")
+    if not _is_prose(segment):
+        return segment
+    found = formulas(segment)
+    return found[0] if found else _number_in(segment) or segment
+
+
+def _number_in(segment: str) -> str | None:
+    found = numbers(segment.rpartition("=")[2]) or numbers(segment)
+    return found[0][0] if found else None
+
+
+def _unmarked(text: str, kind: str) -> Found | None:
+    whole = text.strip(_MARKDOWN)
+    if kind == "text":
+        line = whole.rpartition("\n")[2].strip(_MARKDOWN)
+        return Found(line.rstrip("."), "bare" if line == whole else "line") if 0 < len(line.split()) <= 6 else None
+    if kind == "number":
+        if _is_number(whole):
+            return Found(whole, "bare")
+    elif whole and "\n" not in whole and len(whole) <= 200 and not _is_prose(whole) and len(_words(whole)) <= 4:
+        return Found(whole, "bare")
+    found = numbers(text)
+    formula = last_formula(text) if kind == "math" else None
+    # `$x$` at the end of "... values of $x$" is no answer.
+    if formula and re.fullmatch(r"\\?[A-Za-z]+", formula[0]):
+        formula = None
+    if formula and (not found or formula[1] >= found[-1][1]):
+        return Found(formula[0], "formula")
+    return Found(found[-1][0], "number") if found else None
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(re.sub(r"\\text\{[^{}]*\}", " ", without_formulas(text)).lower())
+
+
+def _is_prose(text: str) -> bool:
+    words = _words(text)
+    return len(words) > 4 or not _PROSE.isdisjoint(words)
+
+
+def _is_number(text: str) -> bool:
+    """Whether a text is one number or an expression for one, perhaps with a unit or a name before it."""
+    if len(text) > MAX_LENGTH:
+        return False
+    try:
+        answer = read(normalise(text))
+    except TooComplex:
+        return False
+    if isinstance(answer, Relation):
+        answer = assigned(answer)
+    if not isinstance(answer, Scalar):
+        return False
+    try:
+        node = parse(answer.text)
+        return node is not None and not names(node) and value(node) is not None
+    except TooComplex:
+        return False
