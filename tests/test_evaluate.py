@@ -192,7 +192,7 @@ def test_other_answers_void_all_grades(evaluate):
     rows[0]["answer"], rows[1]["answer"] = "99", "98"
     write_problems(rows)
     done = works(evaluate())
-    assert "all are made anew" in done.out
+    assert "16 samples graded, 16 grades no longer held" in done.out
     assert not any(row["correct"] for row in samples() if row["problem_id"] in ("digit/0", "digit/1"))
     assert len(samples()) == 240
 
@@ -236,6 +236,80 @@ def test_several_engines_draw_what_one_draws(evaluate):
         {(row["problem_id"], row["sample_index"]): row["completion"] for row in samples(f)} for f in ("one", "two")
     ]
     assert rows[0] == rows[1] and len(rows[0]) == 12
+
+
+def test_grades_are_of_the_samples_that_are_there(evaluate):
+    """Samples that were drawn anew, with another seed, are graded anew."""
+    works(evaluate())
+    shutil.rmtree("run/problems")
+    works(evaluate("--seed", "7"))
+    works(evaluate("--seed", "7", output="fresh"))
+    assert summary()["results"][0]["metrics"] == summary("fresh")["results"][0]["metrics"]
+    drawn = {(row["problem_id"], row["sample_index"]): row["completion"] for row in samples("fresh")}
+    assert {(row["problem_id"], row["sample_index"]): row["completion"] for row in samples()} == drawn
+
+
+def test_grades_of_other_benchmarks_stay(evaluate, command):
+    works(evaluate(benchmarks=["arithmetic", "word_problems"], max_problems=4, num_samples=2))
+    kept = [row for row in samples() if row["benchmark"] == "word_problems"]
+    works(evaluate(benchmarks="arithmetic", max_problems=6, num_samples=2, grading_deadline=9))
+    assert [row for row in samples() if row["benchmark"] == "word_problems"] == kept
+    works(command("compare", "run", "run"))
+    result = {one["benchmark"]: one for one in summary()["results"]}
+    assert result["arithmetic"]["graded_with"]["deadline"] == 9
+    assert result["word_problems"]["graded_with"]["deadline"] == 5
+
+
+def test_one_process_at_a_time(evaluate):
+    from filelock import FileLock
+
+    works(evaluate())
+    with FileLock("run/.run.lock"):
+        fails(evaluate(), "Another process is evaluating in run")
+
+
+def test_a_rank_without_a_world_is_left_over(evaluate, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    works(evaluate())
+    assert summary()["results"][0]["num_problems"] == 30
+    monkeypatch.setenv("RANK", "x")
+    fails(evaluate(), "RANK is 'x'")
+
+
+def test_a_benchmark_without_readable_answers_does_not_cost_the_others(evaluate):
+    write_problems([{"problem_id": "x", "problem": "What?", "answer": "\\frac{1"}], "bad.jsonl")
+    done = works(evaluate(benchmarks=["problems.jsonl", "bad.jsonl"]))
+    good, bad = summary()["results"]
+    assert good["num_problems"] == 30 and (bad["num_problems"], bad["num_unreadable"]) == (0, 1)
+    assert bad["metrics"] == {} and "1 problems were left out" in done.out
+
+
+def test_files_that_are_not_ours_are_noticed_before_anything_is_drawn(evaluate):
+    works(evaluate())
+    Path("run/summary.json").write_text("{}")
+    done = evaluate(num_samples=9)
+    fails(done, "is not as `trl-math evaluate` writes it")
+    assert "to draw" not in done.out
+
+
+def test_a_name_stands_for_one_set_of_problems(evaluate):
+    works(evaluate(max_problems=2))
+    Path("other").mkdir()
+    write_problems([{"problem_id": "other/1", "problem": "1+1?", "answer": "2"}], "other/problems.jsonl")
+    fails(evaluate(benchmarks="other/problems.jsonl"), "under the name problems")
+
+
+def test_the_letter_and_the_text_of_an_option_vote_together():
+    from trl_math.evaluation import tally
+    from trl_math.grading import cluster
+
+    problem = {"answer_kind": "choice", "choices": ["red", "Blue"]}
+    rows = [
+        {"problem_id": "p", "sample_index": index, "extracted": text, "correct": text != "A", "finish_reason": "stop"}
+        for index, text in enumerate(["B", "blue", "A", "B"])
+    ]
+    [one], _ = tally(rows, {"p": problem}, cluster)
+    assert one.votes[0] == one.votes[1] == one.votes[3] != one.votes[2] and one.correct_classes == {one.votes[0]}
 
 
 # Programs
@@ -315,13 +389,15 @@ def test_the_fallback_takes_the_sample_of_the_same_number():
         ({"prompt_style": "chat_program"}, "what mode cot reads"),
         ({"prompt_style": "chat_kot"}, "Did you mean 'chat_cot'?"),
         ({"confidence": "95"}, "confidence must be between 0 and 1"),
-        ({"grading_deadline": "0"}, "grading_deadline must be above 0"),
+        ({"grading_deadline": "0"}, "grading_deadline must be from 0.01"),
         ({"benchmarks": ["problems.jsonl", "problems.jsonl"]}, "given twice"),
         ({"num_shots": "2"}, "problems"),
         ({"num_sampels": "2"}, "Did you mean 'num_samples'?"),
         ({"output": "problems.jsonl"}, "is a file"),
         ({"benchmarks": "missing.jsonl"}, "missing.jsonl"),
         ({"num_samples": "0"}, "num_samples must be at least 1"),
+        ({"grading_workers": "0"}, "grading_workers must be from 1"),
+        ({"program_seconds": "5"}, "is for modes that run programs"),
     ],
 )
 def test_mistakes_are_one_line(evaluate, settings, message):
@@ -433,6 +509,21 @@ def test_grade_a_file_of_samples(command):
     assert [(row["sample_index"], row["correct"]) for row in rows] == [(0, True), (1, False), (2, False), (3, True)]
 
 
+def test_grades_of_other_samples_are_not_overwritten(command):
+    write_problems([{"problem_id": "digit/1", "completion": "7"}], "one.jsonl")
+    write_problems([{"problem_id": "digit/1", "completion": "8"}], "two.jsonl")
+    works(command("grade", "one.jsonl", "--data", "problems.jsonl", "--output", "graded.jsonl"))
+    fails(command("grade", "two.jsonl", "--data", "problems.jsonl", "--output", "graded.jsonl"), "other samples")
+    rows = digits(30)
+    rows[1]["answer"] = "8"
+    write_problems(rows)
+    again = works(command("grade", "one.jsonl", "--data", "problems.jsonl", "--output", "graded.jsonl"))
+    assert "1 grades no longer held" in again.out and "0 of 1 are right" in again.out
+    twice = [{"problem_id": "digit/1", "completion": "7", "sample_index": 0}] * 2
+    write_problems(twice, "twice.jsonl")
+    fails(command("grade", "twice.jsonl", "--data", "problems.jsonl", "--output", "new.jsonl"), "is there twice")
+
+
 def test_grade_says_what_is_wrong(command):
     fails(command("grade", "--data", "problems.jsonl"), "Which samples?")
     fails(command("grade", "nowhere", "--data", "problems.jsonl"), "There is no nowhere")
@@ -446,7 +537,7 @@ def test_grade_says_what_is_wrong(command):
     fails(command(*words, "--output", "graded.jsonl", "--dedline", "1"), "Did you mean 'deadline'?")
     Path("mine.jsonl").write_text('{"a": 1}\n')
     write_problems([{"problem_id": "digit/1", "completion": "7"}], "samples.jsonl")
-    fails(command(*words, "--output", "mine.jsonl"), "was not made by this command")
+    fails(command(*words, "--output", "mine.jsonl"), "no graded sample of ours")
     assert Path("mine.jsonl").read_text() == '{"a": 1}\n'
 
 
@@ -489,6 +580,7 @@ def test_coverage_is_the_probability_of_the_answer(evaluate, command):
     [
         ({"num_samples": "8"}, "draws no samples: leave num_samples out"),
         ({"temperature": "1"}, "leave temperature out"),
+        ({"max_tokens": "9"}, "leave max_tokens out"),
         ({"backend": "vllm"}, "one forward pass with transformers"),
         ({"data_parallel_size": "2"}, "one forward pass with transformers"),
     ],

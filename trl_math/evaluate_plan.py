@@ -5,8 +5,9 @@ from typing import Any
 
 from trl_math.errors import NotCachedError
 from trl_math.evaluation.arguments import RUNS_PROGRAMS
-from trl_math.evaluation.run import PROBLEMS, SAMPLES, SUMMARY, claim_folder
-from trl_math.evaluation.units import Unit, make_units
+from trl_math.evaluation.benchmarks import find_benchmark
+from trl_math.evaluation.run import COVERAGE, PROBLEMS, SAMPLES, SUMMARY, check_folder
+from trl_math.evaluation.units import Unit, check_names, make_units
 from trl_math.generate_plan import (
     amount,
     engine_lines,
@@ -50,7 +51,8 @@ def _benchmarks(arguments: EvaluateRequest, checkpoint: Any) -> dict[str, list[s
     """Return a section for each benchmark and mode."""
     if checkpoint is None:
         return {"benchmarks": [f"{', '.join(arguments.evaluate.benchmarks)}: not read, since the model is not here"]}
-    found = {}
+    found: dict[str, list[str]] = {}
+    check_names([find_benchmark(text)[0].name for text in arguments.evaluate.benchmarks])
     for text in arguments.evaluate.benchmarks:
         try:
             units = make_units([text], arguments.evaluate, arguments.engine, checkpoint)
@@ -73,11 +75,14 @@ def _unit(arguments: EvaluateRequest, unit: Unit) -> list[str]:
         lines.append(f"{len(present)} files of samples are there: it goes on")
     if unit.plan.checkpoint.tokenizer is None:
         return lines
-    return [*lines, *prompt_lines(unit.plan.prompts, settings.max_tokens, unit.plan.checkpoint, arguments.engine)]
+    max_tokens = 0 if unit.mode == "coverage" else settings.max_tokens
+    return [*lines, *prompt_lines(unit.plan.prompts, max_tokens, unit.plan.checkpoint, arguments.engine)]
 
 
 def _files(arguments: EvaluateRequest, checkpoint: Any) -> list[str]:
     folder = Path(arguments.evaluate.output)
     if checkpoint is not None:
-        claim_folder(folder, checkpoint.identity, write=False)
+        check_folder(folder, checkpoint.identity)
+    if arguments.evaluate.mode == "coverage":
+        return [f"{folder}: {SUMMARY}, {COVERAGE}, {PROBLEMS}"]
     return [f"{folder}: {SUMMARY}, {SAMPLES}, {PROBLEMS}, and a folder of samples for each benchmark and mode"]

@@ -40,7 +40,11 @@ def own_part() -> Part:
     if text := os.environ.get(PART_VARIABLE):
         index, number = map(int, text.split("/"))
         return Part(index, number, is_child=True)
-    return Part(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+    rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    if not (rank.isdecimal() and world.isdecimal()) or (int(world) > 1 and not int(rank) < int(world)):
+        raise UsageError(f"RANK is {rank!r} and WORLD_SIZE {world!r}, as no launcher sets them: unset both.")
+    # A rank without a world is left over from something else.
+    return Part(int(rank), int(world)) if int(world) > 1 else Part()
 
 
 def take_own_devices(part: Part) -> None:

@@ -93,6 +93,9 @@ GENERATE_KEPT = (*KEPT_OF_ALL, "logprobs", "interpreter", "max_calls", "max_erro
 
 def generate_smoke_values(values: dict[str, Any], name: str) -> dict[str, Any]:
     """Return a generation recipe's settings with model, data and machines replaced."""
+    from trl_math.recipes import build_generate  # noqa: PLC0415 - heavy
+
+    build_generate(values)  # a key that nobody has is an error here too
     folder = smoke_folder(name)
     rows = write_rows(folder.parent / "rows.jsonl")
     kept = {key: value for key, value in values.items() if key in GENERATE_KEPT}
@@ -103,11 +106,15 @@ def generate_smoke_values(values: dict[str, Any], name: str) -> dict[str, Any]:
 
 def evaluate_smoke_values(values: dict[str, Any], name: str) -> dict[str, Any]:
     """Return an evaluation recipe's settings with model, benchmarks and machines replaced."""
+    from trl_math.recipes import build_evaluate  # noqa: PLC0415 - heavy
+
+    asked = build_evaluate(values).evaluate  # a key that nobody has is an error here too
     kept = {
         key: value for key, value in values.items() if key in (*KEPT_OF_ALL, "mode", "confidence", "program_seconds")
     }
-    replaced = {key: value for key, value in GENERATE_REPLACED.items() if key != "num_samples"}
-    number = 2 if (values.get("num_samples") or 1) > 1 else 1
+    unused = ("num_samples", "max_tokens") if asked.mode == "coverage" else ("num_samples",)
+    replaced = {key: value for key, value in GENERATE_REPLACED.items() if key not in unused}
+    number = 2 if asked.num_samples > 1 and asked.temperature != 0 else 1
     more = {"benchmarks": ["arithmetic"], "num_samples": number, "output": str(smoke_folder(name))}
     return {**kept, **replaced, **more}
 

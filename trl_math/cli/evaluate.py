@@ -1,5 +1,6 @@
 """`trl-math evaluate`: benchmarks are asked, graded and counted."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,13 @@ def run(argv: list[str]) -> int:
         return 0
     part = own_part()
     take_own_devices(part)
-    quiet_bars()
     request = read_request(argv, "evaluate", evaluate_smoke_values, "output", EVALUATE_ALIASES)
     set_environment(request)
+    quiet_bars()
     arguments = build_evaluate(request.values)
     check(arguments, part)
+    if arguments.evaluate.mode == "coverage":
+        arguments = arguments._replace(engine=dataclasses.replace(arguments.engine, backend="transformers"))
     if request.is_dry_run:
         from trl_math.evaluate_plan import report
 
@@ -89,16 +92,18 @@ def evaluate(arguments: EvaluateRequest, part: Part, argv: list[str]) -> int:
     folder = Path(settings.output)
     checkpoint = find_checkpoint(engine)
     units = make_units(settings.benchmarks, settings, engine, checkpoint)
-    run.claim_folder(folder, checkpoint.identity)
-    if engine.data_parallel_size > 1 and not part.is_child:
-        status = run_parts(["evaluate", *argv], engine.data_parallel_size, engine.tensor_parallel_size)
-        if status:
-            return status
-    else:
-        run.draw(folder, units, settings, engine, say, Shard(part.index, part.number))
     if part.is_child:
+        run.draw(folder, units, settings, engine, say, Shard(part.index, part.number))
         return 0
-    summary = run.conclude(folder, engine.label, units, settings, say)
+    with run.hold_folder(folder, checkpoint.identity):
+        run.check_sources(folder, units)
+        if engine.data_parallel_size > 1:
+            status = run_parts(["evaluate", *argv], engine.data_parallel_size, engine.tensor_parallel_size)
+            if status:
+                return status
+        else:
+            run.draw(folder, units, settings, engine, say)
+        summary = run.conclude(folder, engine.label, units, settings, say)
     print(f"\n{results_table(summary['results'])}\n")
     for line in closing(summary, folder):
         say(line)

@@ -33,9 +33,9 @@ def run(argv: list[str]) -> int:
         return 0
     part = own_part()
     take_own_devices(part)
-    quiet_bars()
     request = read_request(argv, "generate", generate_smoke_values, "output", GENERATE_ALIASES)
     set_environment(request)
+    quiet_bars()
     arguments = build_generate(request.values)
     check(arguments, part)
     if request.is_dry_run:

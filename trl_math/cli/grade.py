@@ -3,11 +3,12 @@
 import dataclasses
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from trl_math.cli.request import quiet_bars, say, settings_help
-from trl_math.errors import DataError, UsageError
+from trl_math.errors import DataError, RunFolderError, UsageError
 from trl_math.recipes import canonical, parse_flags, split_values
 
 
@@ -44,6 +45,12 @@ class GradeArguments:
     )
     output: str | None = dataclasses.field(default=None, metadata={"help": "The JSONL file to write."})
 
+    def __post_init__(self) -> None:
+        if not self.data:
+            raise UsageError("Which problems were these samples made of? Set data.")
+        if self.program_seconds != GradeArguments.program_seconds and not self.programs:
+            raise UsageError("program_seconds is for completions that are programs: add programs true.")
+
 
 def run(argv: list[str]) -> int:
     """Run the command; return the exit status."""
@@ -55,23 +62,15 @@ def run(argv: list[str]) -> int:
         raise UsageError("Which samples? trl-math grade SAMPLES --data PROBLEMS, SAMPLES being one folder or file.")
     values = canonical(parse_flags(argv[1:]), {"dataset_name": "data", "dataset_split": "split"})
     arguments = GradeArguments(**split_values(values, {"grade": GradeArguments})["grade"])
-    if not arguments.data:
-        raise UsageError("Which problems were these samples made of? Set data.")
     quiet_bars()
     return grade(Path(words[0]), arguments)
 
 
 def grade(source: Path, arguments: GradeArguments) -> int:
     """Grade what is not graded yet, and say what came of all."""
-    from trl_math.evaluation.grade_samples import (
-        answers_digest,
-        by_id,
-        check_overlap,
-        grade_new,
-        grader_facts,
-        grading_health,
-    )
+    from trl_math.evaluation.grade_samples import Judge, by_id, check_overlap, grade_new, grading_health
     from trl_math.evaluation.graded_file import GradedFile, read_graded
+    from trl_math.evaluation.results import COLUMNS
     from trl_math.grading import Grader
     from trl_math.grading.sandbox import Limits, Sandbox
 
@@ -84,30 +83,40 @@ def grade(source: Path, arguments: GradeArguments) -> int:
         raise UsageError(f"output must be another file that ends in .jsonl, got {target}.")
     problems = by_id(_problems(arguments))
     check_overlap(_samples(source), problems, str(source))
-    made_with: dict[str, Any] = {
-        "grader": {**grader_facts(), "deadline": arguments.deadline},
-        "answers": answers_digest(problems.values()),
-        "samples": str(source.resolve()),
-        "programs": arguments.program_seconds if arguments.programs else None,
-    }
-    sandbox = Sandbox(limits=Limits(seconds=arguments.program_seconds)) if arguments.programs else None
+    if target.exists():
+        _check_same_samples(source, target)
+    limits = Limits(seconds=arguments.program_seconds)
     with (
-        GradedFile(target, ("problem_id", "sample_index"), made_with) as graded,
+        GradedFile(target, ("problem_id", "sample_index")) as graded,
         Grader(arguments.workers, arguments.deadline) as grader,
+        Sandbox(limits=limits, workers=arguments.workers) if arguments.programs else nullcontext() as sandbox,
     ):
-        if graded.is_renewed and target.stat().st_size == 0:
-            say(f"Grading {source} into {target}.")
-        number = grade_new(_samples(source), problems, graded, grader, sandbox)
-        others = sum(row["problem_id"] not in problems for row in _samples(source))
-    if sandbox is not None:
-        sandbox.close()
-    rows = list(read_graded(target))
+        judge = Judge(problems.values(), grader, sandbox)
+        number, dropped = grade_new(lambda: _samples(source), judge, graded)
+    others = sum(row["problem_id"] not in problems for row in _samples(source))
+    rows = [{name: row[name] for name in COLUMNS if name in row} for row in read_graded(target)]
+    if dropped:
+        say(f"{dropped:,} grades no longer held (another answer or grader), and are made anew.")
     say(f"{target} holds {len(rows):,} graded samples, {number:,} of them new.")
     if others:
         say(f"{others:,} samples are of problems that are not in {arguments.data}, and were left out.")
     for line in describe(rows, grading_health(rows)):
         say(line)
     return 0
+
+
+def _check_same_samples(source: Path, target: Path) -> None:
+    """Raise if a file has grades of samples that are not these."""
+    from trl_math.evaluation.graded_file import read_graded
+
+    texts = {(row["problem_id"], row["sample_index"]): hash(row["completion"]) for row in _samples(source)}
+    for row in read_graded(target, ("completion",)):
+        key = row["problem_id"], row["sample_index"]
+        if texts.get(key) != hash(row["completion"]):
+            raise RunFolderError(
+                f"{target} has grades of other samples than {source} (sample {key[1]} of {key[0]} for one): choose "
+                "another output, or remove it."
+            )
 
 
 def describe(rows: list[dict[str, Any]], health: dict[str, Any]) -> list[str]:
@@ -130,6 +139,10 @@ def _problems(arguments: GradeArguments) -> Any:
 
     assert arguments.data is not None
     if arguments.data.partition("=")[0] in BENCHMARKS:
+        if arguments.split != GradeArguments.split or arguments.data_config is not None:
+            raise UsageError(
+                f"{arguments.data} is a benchmark, whose split is known: leave split and data_config out."
+            )
         return load(*find_benchmark(arguments.data))
     from trl_math.data.load import read_for_style
 
@@ -145,19 +158,28 @@ def _samples(source: Path) -> Iterator[dict[str, Any]]:
             raise DataError(f"There are no samples in {source}: expected completions*.jsonl of `trl-math generate`.")
         yield from (row for _, _, row in unique_rows(source))
         return
-    counts: dict[str, int] = {}
+    seen: dict[str, set[int]] = {}
     with source.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{source}:{number}: not a line of JSON: {error}.") from None
-            if not isinstance(row, dict) or not {"problem_id", "completion"} <= row.keys():
-                found = ", ".join(row) if isinstance(row, dict) else type(row).__name__
-                raise DataError(
-                    f"{source}:{number}: not a sample. Found: {found}. Expected problem_id and completion, and "
-                    "optionally sample_index."
-                )
-            index = counts.get(row["problem_id"], 0)
-            counts[row["problem_id"]] = index + 1
-            yield {"sample_index": index, **row}
+            row = _sample(line, f"{source}:{number}")
+            there = seen.setdefault(row["problem_id"], set())
+            index = row.setdefault("sample_index", len(there))
+            if index in there:
+                raise DataError(f"{source}:{number}: sample {index} of {row['problem_id']!r} is there twice.")
+            there.add(index)
+            yield row
+
+
+def _sample(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{where}: not a line of JSON: {error}.") from None
+    if not isinstance(row, dict) or not {"problem_id", "completion"} <= row.keys():
+        found = ", ".join(row) if isinstance(row, dict) else type(row).__name__
+        raise DataError(
+            f"{where}: not a sample. Found: {found}. Expected problem_id and completion, and optionally sample_index."
+        )
+    if not isinstance(row["problem_id"], str | int) or not isinstance(row["completion"], str | None):
+        raise DataError(f"{where}: problem_id and completion must be texts.")
+    return {**row, "problem_id": str(row["problem_id"]), "completion": row["completion"] or ""}

@@ -90,7 +90,8 @@ def _usage() -> str:
 def _fail(message: str, status: int = 2) -> int:
     # Of several processes that fail alike, one speaks; an interrupt reaches all, and the one that started them speaks.
     is_silent = status == 130 and PART_VARIABLE in os.environ
-    if int(os.environ.get("RANK", "0")) == 0 and not is_silent:
+    is_another = os.environ.get("WORLD_SIZE", "1") != "1" and os.environ.get("RANK", "0") != "0"
+    if not is_another and not is_silent:
         print(f"trl-math: {message}", file=sys.stderr)
     return status
 

@@ -7,6 +7,7 @@ from trl_math.data.prompts import PROMPT_STYLES
 from trl_math.errors import UsageError, pick
 from trl_math.evaluation.intervals import quantile
 from trl_math.generation.arguments import GenerateArguments, SamplingArguments
+from trl_math.records import Sampling
 
 
 AUTO = "auto"
@@ -21,6 +22,8 @@ MODES = {
     "coverage": ("coverage",),
 }
 RUNS_PROGRAMS = ("program", "fallback", "tool")
+# Setting -> the least and the most that make sense.
+BOUNDS = (("grading_workers", 1, 4096), ("grading_deadline", 0.01, 3600), ("program_seconds", 0.01, 3600))
 
 
 @dataclasses.dataclass
@@ -80,14 +83,18 @@ class EvaluateArguments(SamplingArguments):
                     "samples or ask for less."
                 )
         quantile(self.confidence)  # refuses what is none
-        for name in ("grading_deadline", "program_seconds"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"{name} must be above 0, got {getattr(self, name)}.")
+        for name, least, most in BOUNDS:
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                raise UsageError(f"{name} must be from {least} to {most}, got {value}.")
+        if self.mode not in RUNS_PROGRAMS and self.program_seconds != EvaluateArguments.program_seconds:
+            raise UsageError(f"program_seconds is for modes that run programs; mode {self.mode} does not.")
         self.generate_arguments("tool" if self.mode == "tool" else "plain")  # refuses what makes no sense
 
     def _check_coverage(self) -> None:
         """Raise for settings of samples, which are not drawn."""
-        unused = ("num_samples", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "stop")
+        unused = [field.name for field in dataclasses.fields(Sampling) if field.name not in ("seed", "logprobs")]
+        unused += ["grading_workers", "grading_deadline"]
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         given = [name for name in unused if getattr(self, name) != defaults[name]]
         if given:

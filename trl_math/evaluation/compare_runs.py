@@ -1,6 +1,5 @@
 """Two evaluations of the same problems, metric by metric: what the second gains over the first."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +8,7 @@ from trl_math.errors import DataError, UsageError
 from trl_math.evaluation.coverage import coverage_at_k
 from trl_math.evaluation.paired import Comparison, compare
 from trl_math.evaluation.results import Key, Rows, read_samples, tallies_of, with_fallback
-from trl_math.evaluation.run import COVERAGE, FALLBACK, PROBLEMS, SAMPLES, SUMMARY, read_lines
+from trl_math.evaluation.run import COVERAGE, FALLBACK, PROBLEMS, SAMPLES, SUMMARY, read_lines, read_summary
 from trl_math.evaluation.summary import problem_metrics
 from trl_math.grading import Grader
 
@@ -63,22 +62,19 @@ def read_run(folder: str | Path) -> Run:
             f"{folder} is no finished evaluation: there is no {' and no '.join(missing)}. Give folders of "
             "`trl-math evaluate`."
         )
-    try:
-        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-        rows = [json.loads(line) for line in (folder / PROBLEMS).read_text(encoding="utf-8").split("\n") if line]
-        problems: dict[str, dict[str, dict[str, Any]]] = {}
-        for row in rows:
-            problems.setdefault(row["benchmark"], {})[row["problem_id"]] = row
-        if not all({"benchmark", "mode", "metrics"} <= result.keys() for result in summary["results"]):
-            raise ValueError("results")
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise DataError(
-            f"{folder / SUMMARY} or {PROBLEMS} beside it is not as `trl-math evaluate` writes it."
-        ) from None
+    summary = read_summary(folder)
+    problems: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in read_lines(folder / PROBLEMS):
+        problems.setdefault(row["benchmark"], {})[row["problem_id"]] = row
     samples = read_samples(folder / SAMPLES) if (folder / SAMPLES).exists() else {}
     for name, mode in [(result["benchmark"], result["mode"]) for result in summary["results"]]:
         if mode == FALLBACK:
-            samples[name, mode] = with_fallback(samples[name, "program"], samples[name, "cot"])
+            samples[name, mode] = with_fallback(samples.get((name, "program"), ()), samples.get((name, "cot"), ()))
+        if mode != "coverage" and not samples.get((name, mode)):
+            raise DataError(
+                f"{folder / SUMMARY} has results of {name} ({mode}), and {SAMPLES} beside it none of their samples: "
+                "evaluate again."
+            )
     return Run(folder, summary, samples, problems)
 
 
@@ -95,6 +91,11 @@ def compare_runs(
         metrics: Which; by default all that both summaries have.
     """
     keys = [key for key in first.keys if key in second.keys]
+    if metrics:
+        known = {name for key in keys for name in _metrics(first, second, key, None)}
+        if unknown := [name for name in metrics if name not in known]:
+            raise UsageError(f"Not in both runs: {', '.join(unknown)}. Both have: {', '.join(sorted(known))}.")
+        keys = [key for key in keys if set(metrics) & set(_metrics(first, second, key, None))]
     if not keys:
         raise UsageError(
             f"The runs have no benchmark in common: {_names(first)} in {first.folder}, {_names(second)} in "
@@ -121,14 +122,9 @@ def _compared(
 
 
 def _metrics(first: Run, second: Run, key: Key, asked: list[str] | None) -> list[str]:
+    """Return the metrics that both runs have, of those that are asked."""
     both = [name for name in first.result(key)["metrics"] if name in second.result(key)["metrics"]]
-    unknown = [name for name in asked or () if name not in both]
-    if unknown:
-        raise UsageError(
-            f"Not every metric is in both runs for {key[0]} ({key[1]}): {', '.join(unknown)}. Both have: "
-            f"{', '.join(both)}."
-        )
-    return asked or both
+    return [name for name in both if asked is None or name in asked]
 
 
 def _by_problem(run: Run, key: Key, names: list[str], grader: Grader) -> dict[str, dict[str, float]]:
@@ -159,6 +155,11 @@ def _check_same_problems(first: Run, second: Run, benchmark: str) -> None:
 
 
 def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    a, b = first["settings"], second["settings"]
+    a, b = ({**_of_grading(result), **result["settings"]} for result in (first, second))
     names = [name for name in {**a, **b} if name not in EXPECTED and a.get(name) != b.get(name)]
     return {name: (a.get(name), b.get(name)) for name in names}
+
+
+def _of_grading(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a result depends on beside the sampler."""
+    return {"samples of a problem": result.get("samples_per_problem"), "graded with": result.get("graded_with")}

@@ -1,14 +1,15 @@
 """From samples to graded samples: the program is run if there is one, and the answer is compared with the gold one."""
 
 import hashlib
+import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from itertools import islice
 from typing import Any
 
 from trl_math.errors import DataError
-from trl_math.evaluation.graded_file import GradedFile
+from trl_math.evaluation.graded_file import STAMP, GradedFile
 from trl_math.grading import Grader
 from trl_math.grading.programs import answers_in
 from trl_math.grading.sandbox import Sandbox
@@ -21,58 +22,84 @@ MARKED = ("box", "hashes", "phrase", "bare")
 Row = Mapping[str, Any]
 
 
+class Judge:
+    """What a verdict depends on beside the sample: problems, grader, and a sandbox if completions are programs."""
+
+    def __init__(self, problems: Iterable[Row], grader: Grader, sandbox: Sandbox | None = None) -> None:
+        self.problems = by_id(problems)
+        self.grader = grader
+        self.sandbox = sandbox
+        self.facts = {**grader_facts(), "deadline": grader.deadline}
+        if sandbox is not None:
+            self.facts["program_seconds"] = sandbox.limits.seconds
+
+    def stamp(self, row: Row) -> str:
+        """Return a short hash of a sample and of all that its grade depends on."""
+        problem = self.problems[row["problem_id"]]
+        sample = [row.get("sampler"), row["completion"]]
+        parts = [*sample, problem["answer"], problem["answer_kind"], problem.get("choices"), self.facts]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+
+    def grades(self, samples: Sequence[Row]) -> list[dict[str, Any]]:
+        """Return samples with their verdicts."""
+        answers = None if self.sandbox is None else answers_in(self.sandbox, [row["completion"] for row in samples])
+        asked = [
+            {
+                "completion": row["completion"] if answers is None else answers[index].answer or "",
+                "answer": self.problems[row["problem_id"]]["answer"],
+                "answer_kind": self.problems[row["problem_id"]]["answer_kind"],
+                "choices": self.problems[row["problem_id"]].get("choices"),
+            }
+            for index, row in enumerate(samples)
+        ]
+        rows = []
+        for index, (row, grade) in enumerate(zip(samples, self.grader.grade_all(asked).grades, strict=True)):
+            verdict = {
+                "correct": grade.correct,
+                "extracted": grade.extracted,
+                "reason": grade.reason,
+                "place": grade.place,
+            }
+            outcome = {} if answers is None else {"outcome": answers[index].outcome.status}
+            rows.append({**row, **verdict, **outcome})
+        return rows
+
+
 def grade_new(
-    samples: Iterable[Row],
-    problems: Mapping[str, Row],
-    graded: GradedFile,
-    grader: Grader,
-    sandbox: Sandbox | None = None,
-    extra: Row | None = None,
-) -> int:
-    """Grade the samples that a file lacks and append them, a chunk at a time; return how many those were.
+    samples: Callable[[], Iterable[Row]], judge: Judge, graded: GradedFile, scope: Row | None = None
+) -> tuple[int, int]:
+    """Grade the samples that a file lacks and append them, a chunk at a time; drop grades that no longer hold.
 
     Args:
-        samples: Completions; those of problems that are not in `problems` are left out.
-        problems: The problems by id.
+        samples: Gives completions, twice; those of problems that the judge does not have are left out.
+        judge: Grades them.
         graded: Where the graded samples go.
-        grader: Compares the answers.
-        sandbox: If given, completions are programs, and what they print is the answer.
-        extra: Columns that every row gets.
+        scope: Columns that every row gets; only rows with these are dropped.
+
+    Returns how many were graded, and how many grades were dropped.
     """
-    columns = dict(extra or {})
-    new = ({**row, **columns} for row in samples if row["problem_id"] in problems)
-    missing = (row for row in new if row not in graded)
-    number = 0
-    for chunk in _chunks(missing, CHUNK):
-        graded.extend(_graded(chunk, problems, grader, sandbox))
-        number += len(chunk)
-    return number
+    scope = dict(scope or {})
 
+    def stamped() -> Iterator[dict[str, Any]]:
+        for row in samples():
+            if row["problem_id"] in judge.problems:
+                yield {**row, **scope, STAMP: judge.stamp(row)}
 
-def _graded(
-    samples: Sequence[Row], problems: Mapping[str, Row], grader: Grader, sandbox: Sandbox | None
-) -> list[dict[str, Any]]:
-    answers = None if sandbox is None else answers_in(sandbox, [row["completion"] for row in samples])
-    asked = [
+    stamps = {graded.key_of(row): row[STAMP] for row in stamped()}
+
+    # Of problems that are not asked now, nothing is known, and their rows stay.
+    num_dropped = graded.drop(
         {
-            "completion": row["completion"] if answers is None else answers[index].answer or "",
-            "answer": problems[row["problem_id"]]["answer"],
-            "answer_kind": problems[row["problem_id"]]["answer_kind"],
-            "choices": problems[row["problem_id"]].get("choices"),
+            key
+            for key, stamp in graded.stamps(scope).items()
+            if key[graded.key.index("problem_id")] in judge.problems and stamps.get(key) != stamp
         }
-        for index, row in enumerate(samples)
-    ]
-    rows = []
-    for index, (row, grade) in enumerate(zip(samples, grader.grade_all(asked).grades, strict=True)):
-        verdict = {
-            "correct": grade.correct,
-            "extracted": grade.extracted,
-            "reason": grade.reason,
-            "place": grade.place,
-        }
-        outcome = {} if answers is None else {"outcome": answers[index].outcome.status}
-        rows.append({**row, **verdict, **outcome})
-    return rows
+    )
+    num_graded = 0
+    for chunk in _chunks((row for row in stamped() if row not in graded), CHUNK):
+        graded.extend(judge.grades(chunk))
+        num_graded += len(chunk)
+    return num_graded, num_dropped
 
 
 def by_id(problems: Iterable[Row]) -> dict[str, Row]:
@@ -98,14 +125,6 @@ def check_overlap(samples: Iterable[Row], problems: Mapping[str, Row], where: st
 def grader_facts() -> dict[str, str]:
     """Return the versions that verdicts depend on."""
     return {name: version(name) for name in ("trl-math", "math-verify")}
-
-
-def answers_digest(problems: Iterable[Row]) -> str:
-    """Return a short hash of what completions are compared with."""
-    sha = hashlib.sha256()
-    for row in sorted(problems, key=lambda row: row["problem_id"]):
-        sha.update(repr([row["problem_id"], row["answer"], row["answer_kind"], row.get("choices")]).encode())
-    return sha.hexdigest()[:16]
 
 
 def grading_health(rows: Iterable[Row]) -> dict[str, Any]:

@@ -1,14 +1,14 @@
-"""A file of graded samples that grows: whole lines, one writer, each sample once.
+"""A file of graded samples that grows: whole lines, one writer, each sample once, no verdict on another text.
 
 A grade costs milliseconds, but a program may cost seconds, and there may be a million samples; so grading goes on
-where it stopped. Grades are comparable only if the same grader made them from the same gold answers: what they depend
-on is written down beside the file (`made_with`), and grades that were made with something else are made anew.
+where it stopped. A grade holds for one completion, one gold answer and one grader: each row carries a hash of these
+(`graded_by`), and a row whose hash is no longer that of its sample is dropped and graded anew.
 """
 
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,25 +16,22 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from trl_math.errors import DataError, RunFolderError, StoreError
-from trl_math.files import cut_torn_line, json_line, write_json
+from trl_math.files import cut_torn_line, json_line
+
+
+STAMP = "graded_by"
+REQUIRED = ("problem_id", "sample_index", "correct", "extracted")
+
+Row = Mapping[str, Any]
 
 
 class GradedFile:
-    """Graded samples, open for one writer; use it as a context.
+    """Graded samples, open for one writer; use it as a context. `key`: the columns that tell samples apart."""
 
-    Args:
-        path: The JSONL file.
-        key: The columns that tell samples apart.
-        made_with: What the grades depend on, part by part: a part that is new is added, one that differs from what
-            is written down makes all grades void.
-    """
-
-    def __init__(self, path: Path, key: Sequence[str], made_with: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, key: Sequence[str]) -> None:
         self.path = path
         self.key = tuple(key)
-        self.made_with = json.loads(json.dumps(made_with))
-        self.is_renewed = False
-        self._present: set[tuple[Any, ...]] = set()
+        self._stamps: dict[tuple[Any, ...], str] = {}
         self._lock = FileLock(path.with_name(f".{path.name}.lock"))
         self._file = -1
 
@@ -65,13 +62,37 @@ class GradedFile:
         finally:
             self._lock.release()
 
-    def __len__(self) -> int:
-        return len(self._present)
+    def __contains__(self, row: Row) -> bool:
+        """Whether this sample has a grade that holds."""
+        return self._stamps.get(self.key_of(row)) == row[STAMP]
 
-    def __contains__(self, row: Mapping[str, Any]) -> bool:
-        return self._key_of(row) in self._present
+    def key_of(self, row: Row) -> tuple[Any, ...]:
+        """Return what tells a sample from the others."""
+        return tuple(row[column] for column in self.key)
 
-    def extend(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def stamps(self, scope: Row) -> dict[tuple[Any, ...], str]:
+        """Return the hash of each sample that has a grade, of those with these values in their key."""
+        places = [(self.key.index(name), value) for name, value in scope.items()]
+        return {key: stamp for key, stamp in self._stamps.items() if all(key[at] == value for at, value in places)}
+
+    def drop(self, keys: Collection[tuple[Any, ...]]) -> int:
+        """Remove the grades of these samples, by one replacement of the file; return how many those were."""
+        if keys:
+            temporary = self.path.with_name(f"{self.path.name}.part")
+            kept = (row for row in read_graded(self.path) if self.key_of(row) not in keys)
+            try:
+                with temporary.open("wb") as lines:
+                    lines.writelines(map(json_line, kept))
+                temporary.replace(self.path)
+            except OSError as error:
+                raise StoreError(f"Cannot write {self.path}: {error.strerror}. It is as it was.") from error
+            finally:
+                temporary.unlink(missing_ok=True)
+            os.close(self._file)
+            self._open()
+        return len(keys)
+
+    def extend(self, rows: Sequence[Row]) -> None:
         """Append rows, each whole; on a full disk none of a row stays."""
         size = os.fstat(self._file).st_size
         for row in rows:
@@ -89,34 +110,19 @@ class GradedFile:
                     ) from error
                 raise
             size += len(line)
-            self._present.add(self._key_of(row))
+            self._stamps[self.key_of(row)] = row[STAMP]
 
     def _open(self) -> None:
-        notes = self.path.with_name(f"{self.path.stem}.made_with.json")
-        before = _read_notes(notes)
-        self.is_renewed = any(before.get(part, value) != value for part, value in self.made_with.items())
-        if self.path.exists() and not notes.exists():
-            raise RunFolderError(
-                f"{self.path} is there and was not made by this command ({notes.name} is missing): remove it, or "
-                "choose another output."
-            )
         self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            if self.is_renewed:
-                os.ftruncate(self._file, 0)
-                before = {}
-            write_json(notes, before | self.made_with)
             cut_torn_line(self._file)
-            self._present = {self._key_of(row) for row in read_graded(self.path)}
+            self._stamps = {self.key_of(row): row[STAMP] for row in read_graded(self.path, (*self.key, STAMP))}
         except BaseException:
             os.close(self._file)
             raise
 
-    def _key_of(self, row: Mapping[str, Any]) -> tuple[Any, ...]:
-        return tuple(row[column] for column in self.key)
 
-
-def read_graded(path: Path) -> Iterator[dict[str, Any]]:
+def read_graded(path: Path, needed: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
     """Yield the rows of a file of graded samples. A torn last line is one that is being written."""
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
@@ -126,19 +132,7 @@ def read_graded(path: Path) -> Iterator[dict[str, Any]]:
                 row = json.loads(line)
             except ValueError as error:
                 raise DataError(f"{path}:{number}: not a line of JSON: {error}.") from None
-            missing = [name for name in ("problem_id", "sample_index", "correct", "extracted") if name not in row]
+            missing = [name for name in (*REQUIRED, *needed) if not isinstance(row, dict) or name not in row]
             if missing:
-                raise DataError(f"{path}:{number}: not a graded sample: there is no {', '.join(missing)}.")
+                raise DataError(f"{path}:{number}: no graded sample of ours: there is no {', '.join(missing)}.")
             yield row
-
-
-def _read_notes(path: Path) -> dict[str, Any]:
-    try:
-        notes = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError:
-        notes = None
-    if not isinstance(notes, dict):
-        raise RunFolderError(f"{path} cannot be read as ours: remove it and what it belongs to, or choose another.")
-    return notes

@@ -74,6 +74,8 @@ def numbers(
 ) -> dict[str, Any]:
     """Return everything that is to be told of a benchmark's graded samples, as JSON can write it."""
     tallies, num_unreadable = tallies_of(rows, problems, grader)
+    if not tallies:
+        return _nothing(num_unreadable)
     several = [k for k in ks if k > 1]
     summary = summarise(tallies, ks, several, num_unreadable=num_unreadable, confidence=confidence)
     return {
@@ -81,6 +83,13 @@ def numbers(
         "calibration": _calibration(tallies, confidence),
         "grading": grading_health(row for row in rows if row["problem_id"] in problems),
     }
+
+
+def _nothing(num_unreadable: int) -> dict[str, Any]:
+    """Return what is told of a benchmark none of whose gold answers can be read."""
+    empty: dict[str, Any] = {name: {} for name in ("metrics", "levels", "subjects", "majority_error")}
+    counts = {"num_problems": 0, "num_samples": 0, "samples_per_problem": [0, 0], "num_unreadable": num_unreadable}
+    return {**empty, **counts, "calibration": None, "grading": grading_health(())}
 
 
 def _calibration(tallies: Sequence[Tally], confidence: float) -> dict[str, Any] | None:

@@ -9,14 +9,19 @@ gsm8k/ ...           the samples as they were drawn: a folder for each benchmark
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trl_math.errors import RunFolderError
+from filelock import FileLock, Timeout
+
+from trl_math.errors import DataError, RunFolderError, StoreError
 from trl_math.evaluation import teacher_forced
 from trl_math.evaluation.arguments import EvaluateArguments
-from trl_math.evaluation.grade_samples import answers_digest, by_id, grade_new, grader_facts
+from trl_math.evaluation.benchmark_table import BENCHMARKS
+from trl_math.evaluation.grade_samples import Judge, by_id, grade_new, grader_facts
 from trl_math.evaluation.graded_file import GradedFile
 from trl_math.evaluation.results import Key, Rows, numbers, read_samples, with_fallback
 from trl_math.evaluation.units import Unit
@@ -48,12 +53,41 @@ SAMPLES, PROBLEMS, SUMMARY = "samples.jsonl", "problems.jsonl", "summary.json"
 COVERAGE = "coverage.jsonl"
 
 
-def claim_folder(folder: Path, model: str, *, write: bool = True) -> None:
-    """Make a folder the evaluation of this model, or raise if it is something else. Without `write`, only look."""
-    if folder.exists() and not folder.is_dir():
-        raise RunFolderError(f"output {folder} is a file: choose another.")
-    manifest = read_manifest(folder)
-    if not manifest and folder.exists() and any(path.suffix not in (".lock", ".part") for path in folder.iterdir()):
+@contextmanager
+def hold_folder(folder: Path, model: str) -> Iterator[None]:
+    """Make a folder the evaluation of this model, and keep other processes out; raise if it is something else."""
+    check_folder(folder, model)
+    lock = FileLock(folder / ".run.lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunFolderError(f"Another process is evaluating in {folder}: wait for it, or choose another.") from None
+    except OSError as error:
+        raise StoreError(f"Cannot write to {folder}: {error.strerror or error}.") from error
+    try:
+        if not (folder / MANIFEST).exists():
+            write_json(folder / MANIFEST, {"command": "evaluate", "model": model})
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"Cannot write to {folder}: {error.strerror or error}. Samples that are there stay, and the same command "
+            "goes on."
+        ) from error
+    finally:
+        lock.release()
+
+
+def check_folder(folder: Path, model: str) -> None:
+    """Raise unless a folder is, or may become, the evaluation of this model."""
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise RunFolderError(f"output {folder} is a file: choose another.")
+        is_used = folder.exists() and any(path.suffix not in (".lock", ".part") for path in folder.iterdir())
+    except OSError as error:
+        raise StoreError(f"Cannot use {folder}: {error.strerror or error}.") from error
+    manifest = read_manifest(folder) if is_used else {}
+    if is_used and not manifest:
         raise RunFolderError(f"output {folder} is not empty and holds no evaluation: choose another.")
     if manifest and manifest.get("command") != "evaluate":
         raise RunFolderError(f"output {folder} belongs to `trl-math {manifest.get('command')}`: choose another.")
@@ -62,8 +96,23 @@ def claim_folder(folder: Path, model: str, *, write: bool = True) -> None:
             f"output {folder} holds an evaluation of another model ({manifest['model']} there, {model} here): choose "
             "another."
         )
-    if not manifest and write:
-        write_json(folder / MANIFEST, {"command": "evaluate", "model": model})
+    # What is there must be readable before hours are spent on what joins it.
+    read_summary(folder)
+    for name in (PROBLEMS, COVERAGE):
+        for _ in read_lines(folder / name):
+            pass
+
+
+def check_sources(folder: Path, units: Sequence[Unit]) -> None:
+    """Raise if the folder has another set of problems under one of these names."""
+    before = {result["benchmark"]: result.get("source") for result in read_summary(folder)["results"]}
+    for unit in units:
+        source = before.get(unit.benchmark)
+        if unit.benchmark not in BENCHMARKS and source is not None and source != unit.plan.data:
+            raise RunFolderError(
+                f"{folder} has results of {source} under the name {unit.benchmark}, which {unit.plan.data} would "
+                "replace: choose another output, or rename the file."
+            )
 
 
 def draw(
@@ -91,7 +140,7 @@ def conclude(
     if arguments.mode == "coverage":
         return _conclude_coverage(folder, model, units, arguments)
     with Grader(arguments.grading_workers, arguments.grading_deadline) as grader:
-        _grade(folder, units, arguments, grader, say)
+        judges = _grade(folder, units, arguments, grader, say)
         _write_problems(folder, units)
         rows = _rows_asked(read_samples(folder / SAMPLES), units)
         if arguments.mode == FALLBACK:
@@ -100,32 +149,32 @@ def conclude(
                 for name in dict.fromkeys(unit.benchmark for unit in units)
             }
         problems = {unit.benchmark: by_id(unit.problems) for unit in units}
-        results = [
-            {
-                "benchmark": key[0],
-                "mode": key[1],
-                **_facts(
-                    folder, [unit for unit in units if unit.benchmark == key[0] and key[1] in (unit.mode, FALLBACK)]
-                ),
-                **numbers(rows[key], problems[key[0]], arguments.all_ks, arguments.confidence, grader),
-            }
-            for key in rows
-        ]
+        results = []
+        for (name, mode), found in rows.items():
+            own = [unit for unit in units if unit.benchmark == name and mode in (unit.mode, FALLBACK)]
+            facts = {**_facts(folder, own), "graded_with": judges[own[0].folder]}
+            told = numbers(found, problems[name], arguments.all_ks, arguments.confidence, grader)
+            results.append({"benchmark": name, "mode": mode, **facts, **told})
     return _write_summary(folder, model, results, arguments.confidence)
 
 
 def _force(folder: Path, units: Sequence[Unit], engine: EngineArguments, say: Say) -> None:
-    """Write the probabilities of the answers, and keep those of other benchmarks."""
+    """Write the probabilities of the answers, benchmark by benchmark; those that are there already stay."""
     checkpoint = units[0].plan.checkpoint
+    asked = {unit.benchmark: teacher_forced.ask(unit.problems, unit.style, engine, checkpoint) for unit in units}
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in read_lines(folder / COVERAGE):
         rows.setdefault(row["benchmark"], []).append(row)
-    with teacher_forced.opened(engine, checkpoint) as model:
+    with teacher_forced.Model(engine, checkpoint) as model:
         for unit in units:
-            found = teacher_forced.answer_rows(unit.problems, unit.style, model, checkpoint)
-            rows[unit.benchmark] = [{**row, "benchmark": unit.benchmark} for row in found]
-            say(f"{unit.folder}: the answers of {len(found):,} problems have their probabilities.")
-    write_whole(folder / COVERAGE, "".join(json_line(row).decode() for some in rows.values() for row in some))
+            there = {row["problem_id"]: row for row in rows.get(unit.benchmark, ())}
+            questions = asked[unit.benchmark]
+            new = [one for one in questions if there.get(one.problem_id, {}).get("asked_by") != one.stamp]
+            there |= {row["problem_id"]: {**row, "benchmark": unit.benchmark} for row in model.answers(new)}
+            rows[unit.benchmark] = [there[one.problem_id] for one in questions]
+            text = "".join(json_line(row).decode() for some in rows.values() for row in some)
+            write_whole(folder / COVERAGE, text)
+            say(f"{unit.folder}: the answers of {len(questions):,} problems have their probabilities.")
 
 
 def _conclude_coverage(
@@ -148,32 +197,54 @@ def _conclude_coverage(
     return _write_summary(folder, model, results, arguments.confidence)
 
 
-def _grade(folder: Path, units: Sequence[Unit], arguments: EvaluateArguments, grader: Grader, say: Say) -> None:
+def _grade(
+    folder: Path, units: Sequence[Unit], arguments: EvaluateArguments, grader: Grader, say: Say
+) -> dict[str, dict[str, Any]]:
+    """Grade what is not graded; return what the grades of each unit depend on."""
     limits = Limits(seconds=arguments.program_seconds)
-    made_with: dict[str, Any] = {"grader": {**grader_facts(), "deadline": arguments.grading_deadline}}
-    made_with |= {f"answers of {unit.benchmark}": answers_digest(unit.problems) for unit in units}
-    if any(unit.mode == "program" for unit in units):
-        made_with["programs"] = {"seconds": limits.seconds}
-    key = ("benchmark", "mode", "problem_id", "sample_index")
-    with GradedFile(folder / SAMPLES, key, made_with) as graded:
-        if graded.is_renewed and (folder / SUMMARY).exists():
-            say("What grades depend on has changed since (versions, answers or limits): all are made anew.")
+    facts = {}
+    with GradedFile(folder / SAMPLES, ("benchmark", "mode", "problem_id", "sample_index")) as graded:
         for unit in units:
-            samples = (row for _, _, row in unique_rows(folder / unit.folder))
-            problems = by_id(unit.problems)
-            if unit.mode == "program":
-                with Sandbox(limits=limits, workers=arguments.grading_workers) as sandbox:
-                    number = grade_new(samples, problems, graded, grader, sandbox, unit.key)
-            else:
-                number = grade_new(samples, problems, graded, grader, None, unit.key)
-            say(f"{unit.folder}: {number:,} samples graded.")
+            runs_programs = unit.mode == "program"
+            with Sandbox(limits=limits, workers=arguments.grading_workers) if runs_programs else nullcontext() as box:
+                judge = Judge(unit.problems, grader, box)
+                samples = partial(_samples, folder / unit.folder)
+                num_graded, num_dropped = grade_new(samples, judge, graded, unit.key)
+            again = f", {num_dropped:,} grades no longer held (another text, answer or grader)" if num_dropped else ""
+            say(f"{unit.folder}: {num_graded:,} samples graded{again}.")
+            facts[unit.folder] = judge.facts
+    return facts
+
+
+def _samples(folder: Path) -> Iterator[dict[str, Any]]:
+    return (row for _, _, row in unique_rows(folder))
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a JSONL file that is written whole; none if it is not there."""
-    if path.exists():
-        with path.open(encoding="utf-8") as lines:
-            yield from map(json.loads, lines)
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = json.loads(line)
+                yield {"benchmark": row["benchmark"], "problem_id": row["problem_id"], **row}
+            except (ValueError, KeyError, TypeError):
+                raise DataError(f"{path}:{number} is not as `trl-math evaluate` writes it.") from None
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Return the summary of an evaluation; one without results if there is none."""
+    path = folder / SUMMARY
+    if not path.exists():
+        return {"results": []}
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        if not all({"benchmark", "mode", "metrics"} <= result.keys() for result in summary["results"]):
+            raise ValueError("results")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise DataError(f"{path} is not as `trl-math evaluate` writes it.") from None
+    return summary
 
 
 def _rows_asked(rows: Mapping[Key, Rows], units: Sequence[Unit]) -> dict[Key, Rows]:
@@ -208,21 +279,19 @@ def _together(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _write_problems(folder: Path, units: Sequence[Unit]) -> None:
-    """Write the problems of these benchmarks, and keep those of others that were asked before."""
+    """Write the problems of these benchmarks, and keep those of others."""
     path = folder / PROBLEMS
-    rows = {(row["benchmark"], row["problem_id"]): row for row in read_lines(path)}
-    for unit in units:
-        for problem in unit.problems:
-            rows[unit.benchmark, problem["problem_id"]] = {**problem, "benchmark": unit.benchmark}
-    write_whole(path, "".join(json_line(row).decode() for row in rows.values()))
+    asked = {unit.benchmark: unit.problems for unit in units}
+    rows = [row for row in read_lines(path) if row["benchmark"] not in asked]
+    rows += [{**problem, "benchmark": name} for name, problems in asked.items() for problem in problems]
+    write_whole(path, "".join(json_line(row).decode() for row in rows))
 
 
 def _write_summary(
     folder: Path, model: str, results: Sequence[Mapping[str, Any]], confidence: float
 ) -> dict[str, Any]:
     """Write the summary, and keep the results of other benchmarks and modes that are in it."""
-    path = folder / SUMMARY
-    kept = json.loads(path.read_text(encoding="utf-8"))["results"] if path.exists() else []
+    kept = read_summary(folder)["results"]
     new = {(result["benchmark"], result["mode"]): result for result in results}
     merged = {(result["benchmark"], result["mode"]): result for result in kept} | new
     summary = {
@@ -233,5 +302,5 @@ def _write_summary(
         "versions": {**versions(), **grader_facts()},
         "results": list(merged.values()),
     }
-    write_json(path, summary)
+    write_json(folder / SUMMARY, summary)
     return {**summary, "results": list(new.values())}

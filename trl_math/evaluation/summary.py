@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from trl_math.data.answers import LETTERS
 from trl_math.errors import UsageError
 from trl_math.evaluation.intervals import Estimate, mean_estimate
 from trl_math.evaluation.majority import majority_at_k
@@ -81,12 +82,21 @@ def _text(value: Any) -> str | None:
     return None if value is None or value == "" else str(value)
 
 
+def _as_letter(answer: str | None, kind: str, choices: Sequence[str] | None) -> str | None:
+    """Return the letter of an answer that is the text of an option: both vote for the same. Else the answer."""
+    if kind != "choice" or answer is None or not choices:
+        return answer
+    text = answer.strip().casefold()
+    return next((LETTERS[place] for place, one in enumerate(choices) if one.strip().casefold() == text), answer)
+
+
 def _tally_problem(
     problem_id: str, rows: Sequence[Mapping[str, Any]], problem: Mapping[str, Any], cluster: Cluster | None
 ) -> Tally:
     votes: tuple[Hashable | None, ...] = ()
     if cluster is not None:
-        votes = tuple(cluster([row["extracted"] for row in rows], str(problem.get("answer_kind") or "math")))
+        kind, choices = str(problem.get("answer_kind") or "math"), problem.get("choices")
+        votes = tuple(cluster([_as_letter(row["extracted"], kind, choices) for row in rows], kind))
     # Equal answers have equal verdicts; where a comparison timed out for one of them, the one that is right decides.
     right = frozenset(vote for vote, row in zip(votes, rows, strict=bool(votes)) if row["correct"]) - {None}
     return Tally(
@@ -180,7 +190,7 @@ def problem_metrics(
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
     """Sort "Level 10" after "Level 9"."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
 
 
 def by_group(

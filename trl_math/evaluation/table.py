@@ -18,7 +18,7 @@ def results_table(results: Sequence[Mapping[str, Any]]) -> str:
             result["mode"],
             f"{result['num_problems']:,} x {_span(result['samples_per_problem'])}",
             *(with_interval(result["metrics"].get(name)) for name in names),
-            *(percent(result["metrics"][name]["value"]) for name in ("unanswered", "truncated")),
+            *(_plain(result["metrics"].get(name)) for name in ("unanswered", "truncated")),
         ]
         for result in results
     ]
@@ -50,6 +50,10 @@ def with_interval(estimate: Mapping[str, Any] | None) -> str:
     if estimate is None:
         return "-"
     return f"{percent(estimate['value'])} ({percent(estimate['low'])}-{percent(estimate['high'])})"
+
+
+def _plain(estimate: Mapping[str, Any] | None) -> str:
+    return "-" if estimate is None else percent(estimate["value"])
 
 
 def percent(share: float) -> str:

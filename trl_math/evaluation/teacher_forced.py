@@ -7,9 +7,9 @@ other spellings or endings are right as well. One forward pass a problem, for ev
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -27,44 +27,72 @@ from trl_math.generation.tokenise import training_token_ids
 Row = Mapping[str, Any]
 
 
-def answer_tokens(
-    problems: Sequence[Row], style: PromptStyle, checkpoint: Checkpoint
-) -> list[tuple[list[int], list[int]]]:
-    """Return the tokens of each problem's prompt and answer, up to the token at which a sample would end."""
-    missing = [row["problem_id"] for row in problems if not row["answer"]]
-    if missing:
-        raise DataError(f"{len(missing)} problems have no answer, {missing[0]!r} for one: leave them out.")
-    prompts = [style.prompt(row) for row in problems]
-    pairs = training_token_ids(checkpoint.tokenizer, prompts, [style.completion(row) for row in problems])
-    return [(prompt, _up_to_end(answer, checkpoint.end_ids)) for prompt, answer in pairs]
+class Question(NamedTuple):
+    """A prompt, and the answer whose probability is asked."""
+
+    problem_id: str
+    prompt: list[int]
+    answer: list[int]
+    stamp: str  # a hash of tokens and model: what the probability depends on
 
 
-@contextmanager
-def opened(engine: EngineArguments, checkpoint: Checkpoint) -> Iterator[Any]:
-    """Load the model, for as long as the context lasts."""
-    backend = make_backend(dataclasses.replace(engine, backend="transformers"), checkpoint, seed=0)
-    try:
-        yield backend.model.eval()  # type: ignore[attr-defined]
-    finally:
-        backend.close()
+def ask(
+    problems: Iterable[Row], style: PromptStyle, engine: EngineArguments, checkpoint: Checkpoint
+) -> list[Question]:
+    """Return a question for each problem that has an answer, which ends with the token at which a sample would end."""
+    rows = [row for row in problems if row["answer"]]
+    if not rows:
+        raise DataError("No problem has an answer whose probability could be asked.")
+    prompts = [style.prompt(row) for row in rows]
+    pairs = training_token_ids(checkpoint.tokenizer, prompts, [style.completion(row) for row in rows])
+    context = min(filter(None, (checkpoint.context_length, engine.max_model_len)), default=None)
+    questions = []
+    for row, (prompt, answer) in zip(rows, pairs, strict=True):
+        answer = _up_to_end(answer, checkpoint.end_ids)
+        if context is not None and len(prompt) + len(answer) > context:
+            raise DataError(
+                f"Problem {row['problem_id']} with its answer has {len(prompt) + len(answer):,} tokens, more than the "
+                f"context of {context:,}: leave it out, or use another model."
+            )
+        parts = repr([checkpoint.identity, engine.dtype, prompt, answer]).encode()
+        questions.append(Question(row["problem_id"], prompt, answer, hashlib.sha256(parts).hexdigest()[:12]))
+    return questions
 
 
-def answer_rows(
-    problems: Sequence[Row], style: PromptStyle, model: Any, checkpoint: Checkpoint
-) -> list[dict[str, Any]]:
-    """Return a row for each problem: the log-probability of its answer."""
-    from trl_math.generation.model_logprobs import completion_logprobs  # noqa: PLC0415 - heavy
+class Model:
+    """The model, loaded when it is first asked; use it as a context."""
 
-    tokens = answer_tokens(problems, style, checkpoint)
-    order = sorted(range(len(tokens)), key=lambda index: sum(map(len, tokens[index])))  # little padding
-    found = completion_logprobs(model, [tokens[index] for index in order], checkpoint.tokenizer.pad_token_id or 0)
-    logps = dict(zip(order, (float(np.sum(values, dtype=float)) for values in found), strict=True))
-    if not np.isfinite(list(logps.values())).all():
-        raise UsageError(NOT_FINITE)
-    return [
-        {"problem_id": row["problem_id"], "logp": logps[index], "num_tokens": len(tokens[index][1])}
-        for index, row in enumerate(problems)
-    ]
+    def __init__(self, engine: EngineArguments, checkpoint: Checkpoint) -> None:
+        self._arguments = dataclasses.replace(engine, backend="transformers")
+        self._checkpoint = checkpoint
+        self._backend: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._backend is not None:
+            self._backend.close()
+
+    def answers(self, questions: Sequence[Question]) -> list[dict[str, Any]]:
+        """Return a row for each question: the log-probability of its answer."""
+        if not questions:
+            return []
+        from trl_math.generation.model_logprobs import completion_logprobs  # noqa: PLC0415 - heavy
+
+        if self._backend is None:
+            self._backend = make_backend(self._arguments, self._checkpoint, seed=0)
+            self._backend.model.eval()
+        ordered = sorted(questions, key=lambda one: len(one.prompt) + len(one.answer))  # little padding
+        pad = self._checkpoint.tokenizer.pad_token_id or 0
+        found = completion_logprobs(self._backend.model, [(one.prompt, one.answer) for one in ordered], pad)
+        sums = [float(np.sum(values, dtype=float)) for values in found]
+        if not np.isfinite(sums).all():
+            raise UsageError(NOT_FINITE)
+        return [
+            {"problem_id": one.problem_id, "logp": logp, "num_tokens": len(one.answer), "asked_by": one.stamp}
+            for one, logp in zip(ordered, sums, strict=True)
+        ]
 
 
 def coverage_numbers(
@@ -87,7 +115,7 @@ def coverage_numbers(
         "num_problems": len(rows),
         "num_samples": 0,
         "samples_per_problem": [0, 0],
-        "num_unreadable": 0,
+        "num_unreadable": len(problems) - len(rows),
         "majority_error": {},
         "calibration": None,
         "grading": {"reasons": {}, "places": {}, "num_unmarked": 0, "num_timeouts": 0},

@@ -1,5 +1,6 @@
 """What an evaluation is made of: each benchmark, asked in one way, with a folder for its samples."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ class Unit(NamedTuple):
     @property
     def folder(self) -> str:
         """The name of the folder of its samples."""
-        return self.benchmark if self.mode == "cot" else f"{self.benchmark}-{self.mode}"
+        return self.benchmark if self.mode == "cot" else f"{self.benchmark}+{self.mode}"
 
     @property
     def key(self) -> dict[str, str]:
@@ -40,9 +41,7 @@ def make_units(
 ) -> list[Unit]:
     """Return what is to be asked, or raise what is wrong with it; loads problems and no model."""
     found = [find_benchmark(text) for text in benchmarks]
-    names = [benchmark.name for benchmark, _ in found]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise UsageError(f"Two benchmarks would be called {' and '.join(sorted(twice))}: rename one of the files.")
+    check_names([benchmark.name for benchmark, _ in found])
     is_chat = has_chat_template(engine, checkpoint)
     units = []
     for benchmark, path in found:
@@ -58,6 +57,15 @@ def make_units(
                 Unit(benchmark.name, mode, problems, prepare(problems, asked, engine, checkpoint, style), style)
             )
     return units
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise unless every benchmark has a name of its own that can be the name of a folder beside our files."""
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UsageError(f"Two benchmarks would be called {' and '.join(sorted(twice))}: rename one of the files.")
+    for name in names:
+        if not re.fullmatch(r"\w[\w.\-]*", name) or name.endswith((".json", ".jsonl")):
+            raise UsageError(f"A benchmark cannot be called {name!r}: rename its file, or move it to a folder.")
 
 
 def has_chat_template(engine: EngineArguments, checkpoint: Checkpoint) -> bool:
