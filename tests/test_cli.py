@@ -129,7 +129,7 @@ def test_train_twice_and_change_your_mind(tmp_path):
     assert (out / "model.safetensors").read_bytes() == weights
 
 
-@pytest.mark.parametrize("refill", [False, True])
+@pytest.mark.parametrize("refill", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_killed_run_goes_on_with_the_same_command(tmp_path, refill):
     """SIGKILL in the middle, the same command again: the bits of a run that was left alone."""
     changes = {"save_strategy": "steps", "save_steps": 5, "max_steps": 300, "save_total_limit": 3}
@@ -233,6 +233,7 @@ def test_every_training_recipe_loads_strictly():
         assert Path(arguments.training.output_dir).parts[0] == "runs"
 
 
+@pytest.mark.slow
 def test_a_changed_data_set_is_another_run(tmp_path):
     """A run does not go on, nor count as finished, when its rows have changed."""
     rows = tmp_path / "rows.jsonl"

@@ -11,7 +11,15 @@ import yaml
 from trl_math.evaluation.benchmarks import BENCHMARKS
 from trl_math.launch import launch_plan
 from trl_math.plan import effective_batch, estimate_memory, num_update_steps, plan_memory
-from trl_math.recipes import all_recipes, build_evaluate, build_generate, build_sft, find_recipe, read_recipe, recipe_name
+from trl_math.recipes import (
+    all_recipes,
+    build_evaluate,
+    build_generate,
+    build_sft,
+    find_recipe,
+    read_recipe,
+    recipe_name,
+)
 
 
 ROOT = Path(__file__).parent.parent / "recipes"

@@ -157,7 +157,10 @@ def accelerate(config, port):
     return ["accelerate.commands.launch", "--config_file", str(config), "--main_process_port", str(port)]
 
 
-@pytest.mark.parametrize(("name", "port"), [("sequence, published reduction", 29711), ("step, uniform, mean", 29713)])
+@pytest.mark.parametrize(
+    ("name", "port"),
+    [pytest.param("sequence, published reduction", 29711, marks=pytest.mark.slow), ("step, uniform, mean", 29713)],
+)
 def test_two_processes(tmp_path, name, port):
     """Two processes with half the batch each are one process with all of it."""
     rows, objective = ALL[name]

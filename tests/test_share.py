@@ -173,6 +173,7 @@ def test_a_mistake_is_the_status_of_them_all(capfd, monkeypatch):
     assert "Unknown command 'nonsense'" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_one_that_fails_does_not_stop_the_others_and_the_same_command_does_the_rest(tmp_path, monkeypatch, capfd):
     """Two engines, the file of one of them held by someone else."""
     for name, value in quiet_environment().items():
@@ -214,7 +215,7 @@ def is_running(pid):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's end")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
 def test_engines_end_with_the_process_that_started_them(tmp_path, number):
     """However it ends, nothing goes on behind it, and the folder is free; also where the shell ignores Ctrl-C."""
     rows = [{"problem": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(4)]
