@@ -36,7 +36,9 @@ bench: .venv/installed-test .venv/installed-vllm
 	$(BIN)/python benchmarks/coverage_effect.py
 	$(BIN)/python benchmarks/generation.py
 	$(BIN)/python benchmarks/grading.py
+	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/metrics.py
+	$(BIN)/python benchmarks/report.py
 
 .venv/installed-%: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "installing trl-math[$*] into .venv ..."

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trl_math.evaluation import calibration, majority_confidence, summarise, tally
-from trl_math.grading import cluster
+from trl_math.evaluation.results import numbers, with_fallback
+from trl_math.grading import Grader, cluster
 
 
 class Shape(NamedTuple):
@@ -208,6 +209,79 @@ def write_evaluation(
     _write_lines(folder / "samples.jsonl", samples)
     summary = {"command": "evaluate", "model": f"models/{folder.name}", "created": "2026-11-20T10:00:00+00:00"}
     summary |= {"confidence": 0.95, "versions": VERSIONS, "results": results}
+    (folder / "summary.json").write_text(json.dumps(summary, indent=1))
+    return folder
+
+
+def write_modes(folder: Path, num_problems: int = 12, num_samples: int = 4) -> Path:
+    """Write the folder of `--mode fallback`: programs, texts, and the numbers of both together, which have no rows.
+
+    Every third program fails, every seventh takes too long, and the others print what the text says.
+    """
+    write_evaluation(folder, SHAPES["coverage-n4"], {"gsm8k": num_problems}, num_samples)
+    texts = [json.loads(line) for line in (folder / "samples.jsonl").open()]
+    programs = []
+    for place, row in enumerate(texts):
+        outcome = "error" if place % 3 == 1 else "timeout" if place % 7 == 2 else "ok"
+        lost = {"correct": False, "extracted": None, "reason": "no_answer", "place": "none"} if outcome != "ok" else {}
+        code = f"```python\npaid = {place}\nprint({row['extracted']})\n```"
+        programs.append(
+            row | {"mode": "program", "outcome": outcome, "completion": code, "finish_reason": "stop"} | lost
+        )
+    problems = {row["problem_id"]: row for row in map(json.loads, (folder / "problems.jsonl").open())}
+    rows = {"program": programs, "cot": texts, "fallback": with_fallback(programs, texts)}
+    with Grader(1) as grader:
+        results = [
+            {"benchmark": "gsm8k", "mode": mode, "settings": {"temperature": 1.0}}
+            | json.loads(json.dumps(numbers(found, problems, [1, num_samples], 0.95, grader)))
+            for mode, found in rows.items()
+        ]
+    _write_lines(folder / "samples.jsonl", [*programs, *texts])
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps(summary | {"results": results}))
+    return folder
+
+
+def answer_logps(num_problems: int, shape: Shape, seed: int = 0) -> np.ndarray:
+    """Return the log-probability of each problem's answer: sure models are right or wrong, others in between."""
+    difficulty = np.random.default_rng([seed, 2]).normal(0, 1.2, num_problems)  # the same for every model
+    noise = np.random.default_rng([seed, round(100 * shape.sharpness)]).normal(0, 0.4, num_problems)
+    return -np.logaddexp(0, shape.sharpness * (difficulty - shape.skill + noise) + 1)
+
+
+def write_coverage(
+    folder: Path,
+    shape: Shape = SHAPES["coverage-n4"],
+    num_problems: int = 40,
+    *,
+    benchmark: str = "math500",
+    **how: Any,
+) -> Path:
+    """Write the folder of `--mode coverage`: no samples, but the log-probability of each answer.
+
+    `logps` are these, `confidence` is that of the intervals, `ks` are those of coverage@k.
+    """
+    from trl_math.evaluation.teacher_forced import coverage_numbers  # imports torch
+
+    folder.mkdir(parents=True, exist_ok=True)
+    problems = make_problems(benchmark, num_problems)
+    logps = how.get("logps", answer_logps(num_problems, shape))
+    pairs = zip(problems, logps, strict=True)
+    rows = [{"problem_id": row["problem_id"], "logp": float(logp), "num_tokens": 5} for row, logp in pairs]
+    level, ks = how.get("confidence", 0.95), how.get("ks", (1, 4, 16, 64, 256, 1024))
+    told = coverage_numbers(rows, {row["problem_id"]: row for row in problems}, ks, level)
+    entry = {
+        "benchmark": benchmark,
+        "mode": "coverage",
+        "source": benchmark,
+        "sampler": "c0ffee",
+        "engine": "transformers",
+    }
+    entry |= {"settings": {"model": folder.name, "prompt_style": "direct", "seed": 0}, "versions": VERSIONS} | told
+    summary = {"command": "evaluate", "model": f"models/{folder.name}", "created": "2026-11-21T10:00:00+00:00"}
+    summary |= {"confidence": level, "versions": VERSIONS, "results": [entry]}
+    _write_lines(folder / "coverage.jsonl", [row | {"benchmark": benchmark} for row in rows])
+    _write_lines(folder / "problems.jsonl", [{k: v for k, v in row.items() if k[0] != "_"} for row in problems])
     (folder / "summary.json").write_text(json.dumps(summary, indent=1))
     return folder
 

@@ -614,3 +614,12 @@ def test_an_adapter_is_evaluated_like_a_model(evaluate):
     file = Path("adapter/adapter_config.json")
     file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": None}))
     fails(evaluate(model="adapter", output="new", **common), "does not say which model it belongs to")
+
+
+def test_the_benchmark_prints_its_figure_last(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    import evaluation
+
+    assert sys.modules.pop("evaluation") is evaluation
+    evaluation.main(["--quick"])
+    assert capsys.readouterr().out.splitlines()[-1].startswith("evaluation adds ")

@@ -406,7 +406,7 @@ def test_without_matplotlib_and_converter(tmp_path, monkeypatch):
     assert "<math" not in "".join(problems) and "\\begin{pmatrix}" in "".join(problems)
 
 
-def test_modes_stand_apart_and_one_may_have_no_rows(tmp_path):
+def test_modes_stand_apart(tmp_path):
     folder = write_evaluation(tmp_path / "run", SHAPES["coverage-n4"], {"gsm8k": 8}, num_samples=4)
     rows = [json.loads(line) for line in (folder / "samples.jsonl").open()]
     program = {"mode": "program", "completion": "x = 3 < 4\nprint('$x$')", "outcome": "timeout"}
@@ -421,10 +421,11 @@ def test_modes_stand_apart_and_one_may_have_no_rows(tmp_path):
     html = write_report([folder], tmp_path / "r.html").page.read_text()
     for title in ("gsm8k", "gsm8k, program", "gsm8k, fallback"):
         assert f"<h3>{title}</h3>" in html
-    assert "pass@k, gsm8k, program" in html and "pass@k, gsm8k, fallback" not in html
+    assert "pass@k, gsm8k, program" in html and "pass@k, gsm8k, fallback" in html
     assert "<b>timeout</b>" in html
     listing, problems = blocks(html)
-    assert [one["title"] for one in listing["problems"]] == ["gsm8k"] * 8 + ["gsm8k, program"] * 8
+    titles = ["gsm8k"] * 8 + ["gsm8k, program"] * 8 + ["gsm8k, fallback"] * 8
+    assert [one["title"] for one in listing["problems"]] == titles
     assert any("<pre><code>x = 3 &lt; 4\nprint(&#x27;$x$&#x27;)</code></pre>" in one for one in problems)
 
 

@@ -131,7 +131,7 @@ def closing(summary: dict[str, Any], folder: Path) -> list[str]:
             lines.append(
                 f"{name}: maj@k is computed from random subsets, to within {100 * error:.2f} points a problem."
             )
-    lines.append(f"Look at it: trl-math report {folder}")
+    lines.append(f"Look at it: trl-math report {folder} --output report.html")
     return lines
 
 

@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from trl_math.data.answers import LETTERS
 from trl_math.errors import UsageError
 from trl_math.evaluation.intervals import Estimate, mean_estimate
 from trl_math.evaluation.majority import majority_at_k
 from trl_math.evaluation.pass_at_k import pass_at_k
+from trl_math.grading.choices import LETTERS
 
 
 # Extracted answers (None for none) and the answers' kind -> the class of each: `grading.equivalence.cluster`.

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
-from trl_math.evaluation import Comparison, compare, pass_at_k
+from trl_math.evaluation import Comparison, compare, coverage_at_k, pass_at_k
+from trl_math.reporting.page.curves import k_of
 from trl_math.reporting.page.drawing import WIDTH, Figure, Key
 from trl_math.reporting.page.figures import Interval, dot_figure, key_of
 from trl_math.reporting.page.markup import Child, Markup, tag
-from trl_math.reporting.page.plot import round_limits
-from trl_math.reporting.page.runs import Group, Result, Run, groups
+from trl_math.reporting.page.plot import SMALL, round_limits, share_limits
+from trl_math.reporting.page.runs import COVERAGE, Group, Result, Run, groups
 from trl_math.reporting.page.tables import (
     MINUS,
     Section,
@@ -33,7 +34,7 @@ def by_group(runs: Sequence[Run]) -> Section | None:
     shown: list[Child] = []
     figures: list[Figure] = []
     seen: list[Run] = []
-    for group in groups(runs, with_samples=False):
+    for group in groups(runs, with_rows=False):
         for grouping, noun in GROUPINGS:
             results = [one for one in group.results if one.stored.get(grouping)]
             for metric in _metrics(results, grouping):
@@ -48,13 +49,13 @@ def by_group(runs: Sequence[Run]) -> Section | None:
 
 
 def _metrics(results: Sequence[Result], grouping: str) -> list[str]:
-    """Return accuracy, and the pass@k of the largest k that all results have."""
+    """Return accuracy and the pass@k of the largest k that all results have, or coverage@k of the ends."""
     tables = [metrics for one in results for metrics in one.stored[grouping].values()]
-    if not tables:
-        return []
-    shared = set.intersection(*(set(metrics) for metrics in tables))
-    largest = max((name for name in shared if name.startswith("pass@")), key=lambda name: int(name[5:]), default=None)
-    return ["accuracy", *([largest] if largest else [])]
+    shared = set.intersection(*(set(metrics) for metrics in tables)) if tables else set()
+    over_k = [name for name in shared if name.startswith(("pass@", "coverage@")) and k_of(name)]
+    over_k.sort(key=lambda name: k_of(name) or 0)
+    first = [name for name in ("accuracy", "coverage@1") if name in shared]
+    return list(dict.fromkeys([*first, *over_k[-1:]]))
 
 
 def _names(results: Sequence[Result], grouping: str) -> list[str]:
@@ -64,19 +65,21 @@ def _names(results: Sequence[Result], grouping: str) -> list[str]:
 def _group_figure(group: Group, results: Sequence[Result], grouping: str, noun: str, metric: str) -> Figure:
     figure = Figure(
         f"{grouping}--{metric.replace('@', '-')}--{group.slug}",
-        f"{metric} by {noun}, {group.title}",
+        f"{metric} by {noun}, {group.subject}",
         f"{metric} with intervals for each {noun}.",
         WIDTH,
         0,
         [key_of(one.run) for one in results],
     )
     rows = []
+    highest = 0.0
     for name in _names(results, grouping):
         found = [(key_of(one.run), one.stored[grouping].get(name, {}).get(metric)) for one in results]
         points = [(key, Interval(e["value"], e["low"], e["high"])) for key, e in found if e]
         label = f"level {name}" if noun == "level" and name.isdigit() else name
         rows.append((label, points))
-    return dot_figure(figure, rows, (0.0, 1.0), metric)
+        highest = max([highest, *(one.high for _, one in points)])
+    return dot_figure(figure, rows, (0.0, 1.0) if highest > SMALL else share_limits(0.0, highest), metric)
 
 
 def _group_table(results: Sequence[Result], grouping: str, noun: str, metric: str) -> Markup:
@@ -89,7 +92,7 @@ def _group_table(results: Sequence[Result], grouping: str, noun: str, metric: st
 
 
 def comparisons(runs: Sequence[Run]) -> Section | None:
-    """Return every pair of runs over the same problems, compared problem by problem."""
+    """Return every pair of runs over the same problems in the same mode, compared problem by problem."""
     body: list[Child] = []
     figures: list[Figure] = []
     apart: list[str] = []
@@ -99,7 +102,7 @@ def comparisons(runs: Sequence[Run]) -> Section | None:
         for first, second in _pairs(group.results):
             found = _compared(first, second)
             if not found:
-                apart.append(f"{first.run.name} and {second.run.name} on {group.benchmark}")
+                apart.append(f"{first.run.name} and {second.run.name} on {group.title}")
             for metric, one in found:
                 rows.setdefault(metric, []).append(_row(first, second, metric, one))
                 points.setdefault(metric, []).append((f"{second.run.name}\n{MINUS} {first.run.name}", one))
@@ -128,8 +131,8 @@ def comparisons(runs: Sequence[Run]) -> Section | None:
 
 def _by_benchmark(runs: Sequence[Run]) -> list[Group]:
     """Return results of the same benchmark and mode together, whatever problems they have."""
-    found = groups(runs, with_samples=False)
-    return [group._replace(results=[one for one in group.results if one.samples is not None]) for group in found]
+    found = groups(runs, with_rows=False)
+    return [group._replace(results=[one for one in group.results if one.keys]) for group in found]
 
 
 def _pairs(results: Sequence[Result]) -> list[tuple[Result, Result]]:
@@ -139,21 +142,30 @@ def _pairs(results: Sequence[Result]) -> list[tuple[Result, Result]]:
 
 
 def _compared(first: Result, second: Result) -> list[tuple[str, Comparison]]:
-    """Compare accuracy, and pass@k at the largest k that both have; empty if no problem is in both."""
-    assert first.samples is not None and second.samples is not None
+    """Compare pass@k or coverage@k at k = 1 and the largest k that both have; empty if no problem is in both."""
     if not first.keys & second.keys:
         return []
-    k = min(first.samples.fewest, second.samples.fewest)
-    level = next(iter(first.stored["metrics"].values()))["confidence"]
     found = []
-    for at in sorted({1, k}):
-        one = compare(_values(first, at), _values(second, at), intersect=True, confidence=level)
-        found.append(("accuracy" if at == 1 else f"pass@{at}", one))
+    for at in sorted({1, _largest_k(first, second)}):
+        one = compare(_values(first, at), _values(second, at), intersect=True, confidence=first.level)
+        name = f"coverage@{at}" if first.mode == COVERAGE else "accuracy" if at == 1 else f"pass@{at}"
+        found.append((name, one))
     return found
 
 
+def _largest_k(first: Result, second: Result) -> int:
+    """Return the largest k that both have: of samples, or of the coverage that both summaries tell."""
+    if first.samples is not None and second.samples is not None:
+        return min(first.samples.fewest, second.samples.fewest)
+    shared = first.metrics.keys() & second.metrics.keys()
+    return max((k for k in map(k_of, shared) if k), default=1)
+
+
 def _values(result: Result, k: int) -> Mapping[str, float]:
-    """Return pass@k of each problem by what identifies it."""
+    """Return pass@k or coverage@k of each problem by what identifies it."""
+    if result.logps is not None:
+        covered = coverage_at_k(list(result.logps.values()), k).tolist()
+        return dict(zip(map(result.key_of, result.logps), covered, strict=True))
     assert result.samples is not None
     tallies = result.samples.tallies
     values = pass_at_k([one.num_samples for one in tallies], [one.num_correct for one in tallies], k)
@@ -172,7 +184,7 @@ def _row(first: Result, second: Result, metric: str, one: Comparison) -> list[Ch
 def _forest(group: Group, metric: str, found: Sequence[tuple[str, Comparison]]) -> Figure:
     figure = Figure(
         f"compare--{metric.replace('@', '-')}--{group.slug}",
-        f"{metric}: second run minus first, {group.title}",
+        f"{metric}: second run minus first, {group.subject}",
         f"Paired differences in {metric} with intervals.",
         WIDTH,
         0,

@@ -16,16 +16,33 @@ from typing import Any, NamedTuple
 from trl_math.evaluation import Tally
 from trl_math.grading import REASONS
 from trl_math.reporting.page.markup import Child, Markup, join, tag, text
+from trl_math.reporting.page.plot import share
 from trl_math.reporting.page.prose import answer_html, to_html
 from trl_math.reporting.page.read_samples import read_rows
-from trl_math.reporting.page.runs import Chosen, Problem, Result, Run, groups
-from trl_math.reporting.page.tables import name_of, share
+from trl_math.reporting.page.runs import FALLBACK, PROGRAM, TEXT, Chosen, Problem, Result, Run, groups
+from trl_math.reporting.page.tables import name_of
 
 
 BLOCK = 24  # problems
 LONGEST = 6000  # characters of a completion that are shown
 ENDING = 1500  # of them from its end, where the answer is
 DIFFERENT = 0.5  # pass rates of two runs are this far apart, or one of them is 0
+# In the words of a card.
+OUTCOMES = {
+    "ok": "program ran",
+    "error": "program failed",
+    "timeout": "program took too long",
+    "memory": "program needed too much memory",
+    "output_limit": "program printed too much",
+    "refused": "program refused by the sandbox",
+}
+ENDINGS = {
+    "length": "cut off at the token limit",
+    "prompt_too_long": "the prompt leaves no room",
+    "max_calls": "stopped: too many programs",
+    "max_errors": "stopped: too many programs failed",
+}
+OF_FALLBACK = {PROGRAM: "answered by its program", TEXT: "answered by its text"}
 STATES = ("mixed", "unsolved", "solved")
 
 
@@ -68,7 +85,7 @@ class Packed(NamedTuple):
 def entries(runs: Sequence[Run]) -> list[Entry]:
     """Return every problem that was asked, benchmark by benchmark, with the runs that have it."""
     found: list[Entry] = []
-    for group in groups(runs, with_samples=False):
+    for group in groups(runs, with_rows=False):
         together: dict[str, Entry] = {}
         for result in group.results:
             for one in result.samples.tallies if result.samples else ():
@@ -198,22 +215,29 @@ def _card(chosen: Chosen, row: Mapping[str, Any], kind: str, mode: str) -> Marku
     answer = row.get("extracted")
     said: Child = tag("span", answer_html(str(answer), kind), cls="answer") if answer is not None else "no answer"
     agreed = f"{share(chosen.share, 0)} % say this" if chosen.share is not None and answer is not None else None
-    reason = str(row.get("reason"))
-    cut = "cut off at the token limit" if row.get("finish_reason") == "length" else None
-    facts = [agreed, f"{row['num_tokens']:,} tokens", cut, f"sample {row['sample_index']}"]
+    reason, outcome = (str(row.get(name) or "") for name in ("reason", "outcome"))
+    own = str(row.get("mode") or mode)  # of fallback, one of the two others
+    facts = [
+        OF_FALLBACK.get(own) if mode == FALLBACK else None,
+        OUTCOMES.get(outcome, f"program: {outcome}") if outcome else None,
+        agreed,
+        f"{row['num_tokens']:,} tokens" if row["num_tokens"] is not None else None,
+        ENDINGS.get(str(row.get("finish_reason"))),
+        f"sample {row['sample_index']}",
+    ]
     head = tag(
         "header",
         tag("span", verdict, cls=f"badge {verdict}"),
         said,
-        tag("span", " · ".join(fact for fact in facts if fact), cls="note", title=REASONS.get(reason, reason)),
+        tag("span", " · ".join(fact for fact in facts if fact), cls="note", title=REASONS.get(reason, reason) or None),
     )
     return tag(
-        "article", head, tag("div", *_completion(str(row.get("completion") or ""), mode), cls="prose"), cls="card"
+        "article", head, tag("div", *_completion(str(row.get("completion") or ""), own), cls="prose"), cls="card"
     )
 
 
 def _completion(words: str, mode: str) -> Iterator[Child]:
-    is_code = mode in ("program", "tool")
+    is_code = mode == PROGRAM  # with tools, code stands in fences
     if len(words) <= LONGEST:
         yield to_html(words, is_code=is_code) if words.strip() else tag("p", "(empty)", cls="note")
         return

@@ -1,18 +1,21 @@
-"""pass@k and maj@k over k, and the frontier that several runs reach together."""
+"""pass@k, maj@k and coverage@k over k, and the frontier that several runs reach together."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from trl_math.evaluation import Estimate, majority_at_k, mean_estimates, pass_at_k
+from trl_math.evaluation import Estimate, coverage_at_k, majority_at_k, mean_estimates, pass_at_k
 from trl_math.reporting.page.drawing import WIDTH, Figure
 from trl_math.reporting.page.figures import HEIGHT, key_of, said
-from trl_math.reporting.page.plot import Plot, doublings, percent, round_ticks, share_limits, ticked
+from trl_math.reporting.page.plot import Plot, doublings, percent, room_for, round_ticks, share_limits, ticked
 from trl_math.reporting.page.runs import Group, Result, Run
 
 
 EVERY_K = 256
+TIE = 12  # digits after which two runs are equal
+COVERAGE_TO = 4096  # the k to which coverage@k is drawn, or to the largest that the summary tells
+LARGEST_K = 1 << 30
 
 
 class Curve(NamedTuple):
@@ -34,12 +37,22 @@ def _ks(fewest: int) -> list[int]:
     return sorted(k for k in ks if k <= fewest)
 
 
-def pass_curve(result: Result) -> Curve:
-    """Return pass@k for every k that the problem with the fewest samples allows."""
+def curve_of(result: Result) -> Curve:
+    """Return pass@k for every k that the problem with the fewest samples allows, or coverage@k."""
+    if result.logps is not None:
+        told = [k for k in map(k_of, result.metrics) if k is not None]
+        ks = _ks(min(max(COVERAGE_TO, *told), LARGEST_K))
+        return Curve(result.run, ks, mean_estimates(coverage_at_k(list(result.logps.values()), ks), result.level))
     assert result.samples is not None
     ks, tallies = _ks(result.samples.fewest), result.samples.tallies
     values = pass_at_k([one.num_samples for one in tallies], [one.num_correct for one in tallies], ks)
-    return Curve(result.run, ks, mean_estimates(values))
+    return Curve(result.run, ks, mean_estimates(values, result.level))
+
+
+def k_of(metric: str) -> int | None:
+    """Return the k of pass@k and its like; None for what has none."""
+    kind, _, k = metric.partition("@")
+    return int(k) if kind and k.isascii() and k.isdigit() and len(k) < 16 else None
 
 
 def majority_curve(result: Result) -> Curve:
@@ -48,14 +61,14 @@ def majority_curve(result: Result) -> Curve:
     fewest, tallies = result.samples.fewest, result.samples.tallies
     ks = sorted({2**place for place in range(fewest.bit_length()) if 2**place <= fewest} | {fewest})
     found = majority_at_k([one.votes for one in tallies], [one.correct_classes for one in tallies], ks)
-    return Curve(result.run, ks, mean_estimates(found.values))
+    return Curve(result.run, ks, mean_estimates(found.values, result.level))
 
 
 def curves_figure(group: Group, curves: Sequence[Curve], metric: str) -> Figure:
     """Draw a metric over k, a line and a band for each run."""
     figure = Figure(
-        f"{'pass' if metric == 'pass@k' else 'maj'}-at-k--{group.slug}",
-        f"{metric}, {group.title}",
+        f"{metric.removesuffix('@k')}-at-k--{group.slug}",
+        f"{metric}, {group.subject}",
         f"{metric} over k of {_names(curves)}, with confidence bands.",
         WIDTH,
         HEIGHT,
@@ -75,8 +88,9 @@ def _over_k(figure: Figure, curves: Sequence[Curve], label: str) -> Plot:
     highest = max(curve.ks[-1] for curve in curves)
     every = [one for curve in curves for one in curve.estimates]
     limits = share_limits(min(one.low for one in every), max(one.high for one in every))
-    plot = Plot(figure, (1, max(highest, 2)), limits, log_x=True)
-    plot.y_ticks(ticked(round_ticks(*limits), percent))
+    ticks = ticked(round_ticks(*limits), percent)
+    plot = Plot(figure, (1, max(highest, 2)), limits, (12, 14, 34, room_for(ticks)), log_x=True)
+    plot.y_ticks(ticks)
     plot.x_ticks(doublings(max(highest, 2)), label)
     return plot
 
@@ -95,23 +109,24 @@ def _names(curves: Sequence[Curve]) -> str:
 
 
 class Stretch(NamedTuple):
-    """A range of k over which one run is the best."""
+    """A range of k over which one run is the best, or several are equal."""
 
-    run: Run
+    runs: tuple[Run, ...]
     first: int
     last: int
 
 
 def best_runs(curves: Sequence[Curve]) -> list[Stretch]:
-    """Return which run is the best from which k to which, over the k that all runs have; the first if they tie."""
+    """Return which run is the best from which k to which, over the k that all runs have."""
     shared = set.intersection(*(set(curve.ks) for curve in curves))
     stretches: list[Stretch] = []
     for k in sorted(shared):
-        best = max(curves, key=lambda curve: round(curve.estimates[curve.ks.index(k)].value, 12))
-        if stretches and stretches[-1].run is best.run:
+        values = [round(curve.estimates[curve.ks.index(k)].value, TIE) for curve in curves]
+        best = tuple(curve.run for curve, value in zip(curves, values, strict=True) if value == max(values))
+        if stretches and [one.index for one in stretches[-1].runs] == [one.index for one in best]:
             stretches[-1] = stretches[-1]._replace(last=k)
         else:
-            stretches.append(Stretch(best.run, k, k))
+            stretches.append(Stretch(best, k, k))
     return stretches
 
 
@@ -120,9 +135,7 @@ def frontier_figure(group: Group, curves: Sequence[Curve], stretches: Sequence[S
     figure = Figure(
         f"frontier--{group.slug}",
         f"Coverage frontier, {group.title}",
-        "The best run at each k: "
-        + ", ".join(f"{one.run.name} from k = {one.first} to {one.last}" for one in stretches)
-        + ".",
+        "The best run at each k: " + ", ".join(map(said_of, stretches)) + ".",
         WIDTH,
         HEIGHT + 18,
         [key_of(curve.run) for curve in curves],
@@ -130,8 +143,9 @@ def frontier_figure(group: Group, curves: Sequence[Curve], stretches: Sequence[S
     every = [one.value for curve in curves for one in curve.estimates]
     limits = share_limits(min(every), max(every))
     highest = stretches[-1].last
-    plot = Plot(figure, (1, max(highest, 2)), limits, (12, 14, 52, 44), log_x=True)
-    plot.y_ticks(ticked(round_ticks(*limits), percent))
+    ticks = ticked(round_ticks(*limits), percent)
+    plot = Plot(figure, (1, max(highest, 2)), limits, (12, 14, 52, room_for(ticks)), log_x=True)
+    plot.y_ticks(ticks)
     shown = [
         curve._replace(ks=curve.ks[:end], estimates=curve.estimates[:end]) for curve, end in _cut(curves, highest)
     ]
@@ -150,12 +164,19 @@ def _cut(curves: Sequence[Curve], highest: int) -> list[tuple[Curve, int]]:
     return [(curve, sum(k <= highest for k in curve.ks)) for curve in curves]
 
 
+def said_of(one: Stretch) -> str:
+    """Return in words which run is the best, and where."""
+    where = f"at k = {one.first}" if one.first == one.last else f"for k = {one.first} to {one.last}"
+    names = " and ".join(run.name for run in one.runs)
+    return f"{names} {'' if len(one.runs) == 1 else '(equal) '}{where}"
+
+
 def _draw_strip(plot: Plot, stretches: Sequence[Stretch]) -> None:
     top, edges = plot.bottom + 4, [plot.at_x(one.first) for one in stretches[1:]]
     ends = zip(stretches, [plot.left, *edges], [*edges, plot.right], strict=True)
     for one, left, right in ends:
-        note = f"{one.run.name}: best from k = {one.first} to {one.last}"
-        plot.figure.bar(left, top, max(right - left - 1, 1), 8, key_of(one.run).colour, note)
+        colour = key_of(one.runs[0]).colour if len(one.runs) == 1 else "axis"
+        plot.figure.bar(left, top, max(right - left - 1, 1), 8, colour, f"Best: {said_of(one)}")
     for value, words in doublings(max(stretches[-1].last, 2)):
         plot.figure.text(plot.at_x(value), top + 22, words, size=11.5, anchor="middle")
     middle = (plot.left + plot.right) / 2

@@ -42,6 +42,7 @@ SHAPES = ("circle", "square", "diamond", "triangle")
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 BAND = 0.16  # opacity
 FONT_SIZE = 12
+LETTER = 0.56 * FONT_SIZE  # how wide one is, about
 PNG_SCALE = 2
 TEXT_SCALE = 0.9  # of text in PNG: DejaVu is wider than what browsers show
 OUTLINE = 1.2  # of dots, in the colour of the paper
@@ -126,14 +127,16 @@ class Figure:
         rows = _legend_rows(self.keys, self.width)
         height = self.height + TITLE_HEIGHT + LEGEND_HEIGHT * len(rows) + 2 * FRAME
         framed = replace(self, width=self.width + 2 * FRAME, height=height, marks=[])
-        framed.text(FRAME, FRAME + FONT_SIZE, self.title, "ink", FONT_SIZE + 1, is_bold=True)
+        title = clipped(self.title, int(self.width / (1.12 * LETTER)))
+        framed.text(FRAME, FRAME + FONT_SIZE, title, "ink", FONT_SIZE + 1, is_bold=True)
         top = FRAME + TITLE_HEIGHT
         framed.marks += [replace(mark, points=[(x + FRAME, y + top) for x, y in mark.points]) for mark in self.marks]
         for place, row in enumerate(rows):
             y = top + self.height + LEGEND_HEIGHT * (place + 0.9)
             for x, key in row:
                 framed.dot(FRAME + x + 5, y - 4, key.colour, 4.5, key.shape)
-                framed.text(FRAME + x + KEY_WIDTH, y, key.name, "ink")
+                most = int((self.width - KEY_WIDTH) / LETTER)
+                framed.text(FRAME + x + KEY_WIDTH, y, clipped(key.name, most), "ink")
         return framed
 
     def as_svg(self) -> str:
@@ -146,17 +149,22 @@ class Figure:
 
 
 def _legend_rows(keys: Sequence[Key], width: float) -> list[list[tuple[float, Key]]]:
-    """Lay the legend out in rows; a letter is about half as wide as it is high."""
+    """Lay the legend out in rows."""
     rows: list[list[tuple[float, Key]]] = []
     x = width + 1.0
     for key in keys:
-        wanted = KEY_WIDTH + 0.56 * FONT_SIZE * len(key.name) + 16
+        wanted = KEY_WIDTH + LETTER * len(key.name) + 16
         if x + wanted > width:
             rows.append([])
             x = 0.0
         rows[-1].append((x, key))
         x += wanted
     return rows
+
+
+def clipped(words: str, most: int) -> str:
+    """Return words without what is beyond `most` letters."""
+    return words if len(words) <= most else words[: most - 1].rstrip() + "…"
 
 
 def short(number: float) -> str:

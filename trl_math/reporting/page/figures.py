@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trl_math.evaluation import Estimate, majority_confidence
-from trl_math.reporting.page.drawing import NUM_COLOURS, SHAPES, WIDTH, Figure, Key
+from trl_math.reporting.page.drawing import NUM_COLOURS, SHAPES, WIDTH, Figure, Key, clipped
 from trl_math.reporting.page.plot import (
     Plot,
     number,
     percent,
     round_limits,
     round_ticks,
+    share,
     share_limits,
     ticked,
 )
@@ -23,6 +24,7 @@ HEIGHT = 250
 CONFIDENCE_BINS = 20
 ROW_HEIGHT = 16
 LETTER = 6.1  # how wide a letter of a row's name is
+LONGEST_TICK = 6  # letters: of longer ones every second is left out
 MOST_DOTS = 20  # of a line; with more, only its end has one
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -42,7 +44,7 @@ def key_of(run: Run) -> Key:
 
 
 def said(one: Estimate | Interval) -> str:
-    return f"{100 * one.value:.1f} % ({100 * one.low:.1f} to {100 * one.high:.1f})"
+    return f"{share(one.value)} % ({share(one.low, of=one.value)} to {share(one.high, of=one.value)})"
 
 
 def confidence_figure(result: Result, calibration: Mapping[str, Any] | None, slug: str) -> Figure:
@@ -107,9 +109,12 @@ def dot_figure(
     left = min(150, 16 + LETTER * longest)
     heights = [max(18 + 14 * (name.count("\n") + 1), ROW_HEIGHT * len(points) + 10) for name, points in rows]
     figure.height = sum(heights) + 50
-    plot = Plot(figure, limits, (0, 1), (8, 20, 42, left))
     words = percent if zero is None else points_of
-    plot.x_ticks(ticked(round_ticks(*limits, 4), words), label, lines=True)
+    ticks = ticked(round_ticks(*limits, 4), words)
+    if max(len(text) for _, text in ticks) > LONGEST_TICK:
+        ticks = ticks[::2]
+    plot = Plot(figure, limits, (0, 1), (8, max(20, 4 * len(ticks[-1][1])), 42, left))
+    plot.x_ticks(ticks, label, lines=True)
     if zero is not None:
         figure.line([(plot.at_x(zero), plot.top), (plot.at_x(zero), plot.bottom)], "muted", 1.2)
     top = plot.top
@@ -119,7 +124,7 @@ def dot_figure(
         lines = name.split("\n")
         for row, line in enumerate(lines):
             y = top + height / 2 + 4 + 14 * (row - (len(lines) - 1) / 2)
-            figure.text(0, y, _clipped(line, left), "ink", 11.5)
+            figure.text(0, y, clipped(line, int((left - 10) / LETTER)), "ink", 11.5)
         first = top + height / 2 - ROW_HEIGHT * (len(points) - 1) / 2
         for row, (key, one) in enumerate(points):
             y = first + ROW_HEIGHT * row
@@ -134,11 +139,6 @@ def dot_figure(
 def points_of(value: float) -> str:
     """Return a difference as a tick's words."""
     return f"{100 * value:+.0f}".replace("-", "\N{MINUS SIGN}") if abs(value) > 1e-9 else "0"
-
-
-def _clipped(name: str, width: float) -> str:
-    most = int((width - 10) / LETTER)
-    return name if len(name) <= most else name[: most - 1].rstrip() + "…"
 
 
 def lengths_figure(group: Group) -> Figure:

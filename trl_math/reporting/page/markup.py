@@ -24,9 +24,14 @@ class Markup(str):
 Child = Markup | str | int | float | None | Iterable[Any]
 
 
+def writable(value: Any) -> str:
+    """Return a value as text; what no file may hold (control characters, half characters) is replaced."""
+    return FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", str(value))
+
+
 def text(value: Any) -> Markup:
-    """Return a value as escaped text; what no file may hold (control characters, half characters) is replaced."""
-    return Markup(html.escape(FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", str(value)), quote=True))
+    """Return a value as escaped text that can be written."""
+    return Markup(html.escape(writable(value), quote=True))
 
 
 def join(children: Child, between: str = "") -> Markup:

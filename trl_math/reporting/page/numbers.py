@@ -1,19 +1,20 @@
-"""The numbers themselves: the main table, pass@k and maj@k over k, and the frontier that runs reach together."""
+"""The numbers themselves: the main table, pass@k and its like over k, and the frontier that runs reach together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from trl_math.reporting.page.curves import (
     Curve,
-    Stretch,
     best_runs,
+    curve_of,
     curves_figure,
     frontier_figure,
+    k_of,
     majority_curve,
-    pass_curve,
+    said_of,
 )
 from trl_math.reporting.page.drawing import Figure
 from trl_math.reporting.page.markup import Child, Markup, tag
-from trl_math.reporting.page.runs import Group, Result, Run, groups
+from trl_math.reporting.page.runs import COVERAGE, Group, Result, Run, groups
 from trl_math.reporting.page.tables import (
     DASH,
     Section,
@@ -27,14 +28,22 @@ from trl_math.reporting.page.tables import (
 
 
 LAST_METRICS = ("unanswered", "truncated")
+LEADS = {
+    "pass@k": "pass@k is the chance that at least one of k samples is right, estimated without bias for every k up to "
+    "the number of samples of the problem with the fewest.",
+    "maj@k": "maj@k is the chance that the most frequent answer of k samples is right.",
+    "coverage@k": "coverage@k is the chance that k tries hit the answer, computed from the probability that the model "
+    "gives to it when asked for it directly: nothing is sampled, and one spelling counts. It is not the pass@k of "
+    "samples that reason.",
+}
 
 
 def main_table(runs: Sequence[Run]) -> Section | None:
     """Return every number of every run, a table for each benchmark."""
-    found = groups(runs, with_samples=False)
+    found = [group for group in groups(runs, with_rows=False) if any(one.metrics for one in group.results)]
     if not found:
         return None
-    levels = {one["confidence"] for group in found for r in group.results for one in r.stored["metrics"].values()}
+    levels = {one["confidence"] for group in found for r in group.results for one in r.metrics.values()}
     said = " and ".join(f"{100 * level:g} %" for level in sorted(levels))
     lead = f"Percent, means over problems with their {said} intervals; n is the number of problems."
     bold = " The highest of a column is bold, whether or not that is certain: comparisons are further down."
@@ -45,26 +54,26 @@ def main_table(runs: Sequence[Run]) -> Section | None:
 
 
 def _metric_order(name: str) -> tuple[int, str, int]:
-    kind, _, k = name.partition("@")
+    kind = name.partition("@")[0]
     place = 0 if name == "accuracy" else 2 + LAST_METRICS.index(name) if name in LAST_METRICS else 1
-    return place, "" if kind == "pass" else kind, int(k) if k.isdigit() else 0
+    return place, "" if kind == "pass" else kind, k_of(name) or 0
 
 
 def _table(group: Group) -> Markup:
-    names = sorted({name for one in group.results for name in one.stored["metrics"]}, key=_metric_order)
+    names = sorted({name for one in group.results for name in one.metrics}, key=_metric_order)
+    heads = ["run", *names, "n", *([] if group.mode == COVERAGE else ["samples each"])]
     best = {name: _best(group.results, name) for name in names}
     rows: list[list[Child]] = []
     for one in group.results:
-        metrics = one.stored["metrics"]
-        n = metrics["accuracy"]["n"] if "accuracy" in metrics else one.stored.get("num_problems", 0)
-        cells = [estimate(metrics.get(name), is_best=one.run.index in best[name], n=n) for name in names]
-        rows.append([name_of(one.run), *cells, str(n), _samples(one)])
-    return table(["run", *names, "n", "samples each"], rows, f"Numbers of {group.title}")
+        n = one.num_problems
+        cells = [estimate(one.metrics.get(name), is_best=one.run.index in best[name], n=n) for name in names]
+        rows.append([name_of(one.run), *cells, str(n), _samples(one)][: len(heads)])
+    return table(heads, rows, f"Numbers of {group.title}")
 
 
 def _best(results: Sequence[Result], name: str) -> list[int]:
     """Return which runs have the highest value."""
-    values = {one.run.index: one.stored["metrics"][name]["value"] for one in results if name in one.stored["metrics"]}
+    values = {one.run.index: one.metrics[name]["value"] for one in results if name in one.metrics}
     if len(values) < 2 or name in LAST_METRICS:
         return []
     return [index for index, value in values.items() if value == max(values.values())]
@@ -76,29 +85,35 @@ def _samples(one: Result) -> str:
 
 
 def curves(runs: Sequence[Run], *, with_majority: bool = False) -> Section | None:
-    """Return pass@k, and maj@k if it was asked for, of every benchmark."""
-    shown: list[Child] = []
+    """Return pass@k or coverage@k, and maj@k if it was asked for, of every benchmark."""
+    shown: dict[str, list[Child]] = {}
     figures: list[Figure] = []
-    single = []
+    drawn: list[Group] = []
     for group in groups(runs):
-        drawable = [one for one in group.results if one.samples is not None and one.samples.fewest > 1]
-        single += [f"{one.run.name} on {group.benchmark}" for one in group.results if one not in drawable]
-        for metric, curve in (("pass@k", pass_curve), ("maj@k", majority_curve)):
-            if drawable and (metric == "pass@k" or with_majority):
-                found = [curve(one) for one in drawable]
-                figures.append(curves_figure(group, found, metric))
-                shown.append(panel(figures[-1], curve_table(found, metric)))
+        drawable = [one for one in group.results if one.has_curve]
+        for metric, curve in _metrics(group, with_majority=with_majority) if drawable else ():
+            found = [curve(one) for one in drawable]
+            figures.append(curves_figure(group, found, metric))
+            shown.setdefault(metric, []).append(panel(figures[-1], curve_table(found, metric)))
+            drawn.append(group)
     if not shown:
         return None
-    lead = (
-        "The chance that at least one of k samples is right, estimated without bias for every k up to the number of "
-    )
-    lead += "samples of the problem with the fewest; bands are intervals over problems."
-    if with_majority:
-        lead += " maj@k is the chance that the most frequent answer of k samples is right."
+    single = [
+        f"{one.run.name} on {group.title}" for group in groups(runs) for one in group.results if not one.has_curve
+    ]
     left = tag("p", f"No curve, because there is one sample a problem: {', '.join(single)}.", cls="note")
-    body: list[Child] = [tag("p", lead), run_legend(_runs(groups(runs))), panels(shown), left if single else None]
-    return Section("curves", "pass@k" if not with_majority else "pass@k and maj@k", body, figures)
+    metrics = [name for name in LEADS if name in shown]
+    lead = " ".join([*(LEADS[name] for name in metrics), "Bands are intervals over problems."])
+    every = [one for name in metrics for one in shown[name]]
+    body: list[Child] = [tag("p", lead), run_legend(_runs(drawn)), panels(every), left if single else None]
+    return Section("curves", " and ".join(filter(None, (", ".join(metrics[:-1]), metrics[-1]))), body, figures)
+
+
+def _metrics(group: Group, *, with_majority: bool) -> list[tuple[str, Callable[[Result], Curve]]]:
+    """Return what is drawn over k."""
+    if group.mode == COVERAGE:
+        return [("coverage@k", curve_of)]
+    return [("pass@k", curve_of), *([("maj@k", majority_curve)] if with_majority else [])]
 
 
 def _runs(found: Sequence[Group]) -> list[Run]:
@@ -122,11 +137,18 @@ def frontier(runs: Sequence[Run]) -> Section | None:
     figures: list[Figure] = []
     compared: list[Group] = []
     for group in groups(runs):
-        found = [pass_curve(one) for one in group.results if one.samples is not None and one.samples.fewest > 1]
+        found = [curve_of(one) for one in group.results if one.has_curve]
         if len(found) > 1:
             stretches = best_runs(found)
             figures.append(frontier_figure(group, found, stretches))
-            shown.append(panel(figures[-1], note=_said(stretches), title=group.title))
+            metric = "coverage@k" if group.mode == COVERAGE else "pass@k"
+            shown.append(
+                panel(
+                    figures[-1],
+                    note=f"Best: {', '.join(map(said_of, stretches))}.",
+                    title=f"{metric}, {group.subject}",
+                )
+            )
             compared.append(group)
     if not shown:
         return None
@@ -137,13 +159,3 @@ def frontier(runs: Sequence[Run]) -> Section | None:
     return Section(
         "frontier", "Coverage frontier", [tag("p", lead), run_legend(_runs(compared)), panels(shown)], figures
     )
-
-
-def _said(stretches: Sequence[Stretch]) -> str:
-    parts = [
-        f"{one.run.name} at k = {one.first}"
-        if one.first == one.last
-        else f"{one.run.name} for k = {one.first} to {one.last}"
-        for one in stretches
-    ]
-    return f"Best: {', '.join(parts)}."

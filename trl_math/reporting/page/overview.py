@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trl_math.reporting.page.markup import Child, Markup, tag
-from trl_math.reporting.page.runs import Run
+from trl_math.reporting.page.runs import UNNAMED_MODES, Run
 from trl_math.reporting.page.tables import DASH, Section, name_of, table
 
 
 LONGEST_SETTING = 90
+# What was used, beside what was asked for, and how it is called here.
+USED = {"engine": "engine", "dtype": "dtype of the engine", "graded_with": "graded with"}
 
 
 def overview(runs: Sequence[Run]) -> Section:
@@ -29,8 +31,11 @@ def overview(runs: Sequence[Run]) -> Section:
 
 
 def _what(run: Run) -> str:
+    modes: dict[str, list[str]] = {}
+    for one in run.results:
+        modes.setdefault(one.benchmark, []).append(one.mode)
     parts = [
-        one.benchmark if one.mode in ("cot", "samples") else f"{one.benchmark} ({one.mode})" for one in run.results
+        name if set(asked) <= set(UNNAMED_MODES) else f"{name} ({', '.join(asked)})" for name, asked in modes.items()
     ]
     if run.training is not None:
         state = "" if run.training.is_finished else ", from its newest checkpoint"
@@ -52,8 +57,9 @@ def _of_results(run: Run) -> dict[str, str]:
     found: dict[str, dict[str, str]] = {}
     for one in run.results:
         used = {**(run.header.get("versions") or {}), **(one.stored.get("versions") or {})}
-        versions = {f"version of {name}": value for name, value in used.items()}
-        for name, value in {**(one.stored.get("settings") or {}), **versions}.items():
+        told = {f"version of {name}": value for name, value in used.items()}
+        told |= {words: one.stored[name] for name, words in USED.items() if one.stored.get(name) is not None}
+        for name, value in {**(one.stored.get("settings") or {}), **told}.items():
             found.setdefault(name, {})[f"{one.benchmark} {one.mode}"] = _written(value)
     facts = {}
     for name, values in found.items():

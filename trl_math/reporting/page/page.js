@@ -44,6 +44,7 @@ async function browse() {
   const [form, list, more, count, shown] = ["filters", "list", "more", "count", "problem"].map((id) => document.getElementById(id));
   const page = 60;
   const blocks = new Map();
+  const hasTitles = new Set(problems.map((one) => one.title)).size > 1;
   const keys = [...document.querySelectorAll("#runs tbody tr .key")];
   let found = [];
   let request = 0;
@@ -71,6 +72,7 @@ async function browse() {
       const key = keys[run] ? keys[run].cloneNode(true) : "";
       scores.append(element("span", { title: runs[run] }, key, `${score[0]}/${score[1]}`));
     });
+    if (hasTitles) scores.append(element("span", { textContent: one.title }));
     const words = element("span", { className: "words", textContent: one.words || one.id });
     const button = element("button", { type: "button" }, words, scores);
     button.addEventListener("click", () => open(one, button));

@@ -1,6 +1,7 @@
 """Axes for figures: from numbers to pixels, with ticks that a reader can do without thinking about."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -8,6 +9,7 @@ from trl_math.reporting.page.drawing import BAND, Figure, Points
 
 
 LABEL_SIZE = 11.5
+SMALL = 0.1
 Ticks = Sequence[tuple[float, str]]
 
 
@@ -70,7 +72,7 @@ class Plot:
             self.figure.line([(self.left, y), (self.right, y)], "grid")
             self.figure.text(self.left - 6, y + 4, words, size=LABEL_SIZE, anchor="end")
         if label:
-            self.figure.text(0, self.top - 9, label, size=LABEL_SIZE)
+            self.figure.text(0, self.top - 12, label, size=LABEL_SIZE)
 
     def x_ticks(self, ticks: Ticks, label: str = "", *, lines: bool = False) -> None:
         """Draw the axis with its values, and its label below them."""
@@ -109,16 +111,34 @@ def round_limits(low: float, high: float, most: int = 5) -> tuple[float, float]:
 
 
 def share_limits(low: float, high: float) -> tuple[float, float]:
-    """Return limits for shares: round tenths around them, and at least three tenths apart."""
+    """Return limits for shares: round tenths around them, at least three tenths apart; small ones fill the axis."""
+    if 0 < high <= SMALL:  # where hardly anything is solved, an axis to 30 % would show nothing
+        return 0.0, round_limits(0.0, high)[1]
     bottom, top = max(0.0, math.floor(low * 10 - 1e-9) / 10), min(1.0, math.ceil(high * 10 + 1e-9) / 10)
     while top - bottom < 0.299:
         top, bottom = min(1.0, top + 0.1), max(0.0, bottom - 0.1 if top >= 0.999 else bottom)
     return round(bottom, 1), round(top, 1)
 
 
-def percent(share: float) -> str:
+def share(value: float, digits: int = 1, *, of: float | None = None) -> str:
+    """Return a share in percent; one that would be rounded to 0 keeps two digits that say something.
+
+    `of` is the number of which this is an end of the interval: that needs more digits only if the number does.
+    """
+    limit = 0.005 * 10**-digits
+    if 0 < abs(value) < limit and 0 < abs(value if of is None else of) < limit:
+        return _short_exponent(f"{100 * value:.2g}")
+    return f"{100 * value:.{digits}f}"
+
+
+def percent(value: float) -> str:
     """Return a share as a tick's words."""
-    return f"{100 * share:.0f} %"
+    return _short_exponent(f"{round(100 * value, 12):.3g}") + " %"
+
+
+def _short_exponent(words: str) -> str:
+    """Write 2e-07 as 2e-7, with a minus sign, at which no line is broken."""
+    return re.sub(r"e-0*(\d)", "e\N{MINUS SIGN}\\1", words)
 
 
 def number(value: float) -> str:
@@ -128,6 +148,11 @@ def number(value: float) -> str:
 
 def ticked(values: Sequence[float], words: Callable[[float], str] = number) -> Ticks:
     return [(value, words(value)) for value in values]
+
+
+def room_for(ticks: Ticks) -> float:
+    """Return how wide the margin of an axis with these words must be."""
+    return max(44.0, 10 + 6.6 * max((len(words) for _, words in ticks), default=0))
 
 
 def doublings(highest: int, most: int = 8) -> Ticks:

@@ -20,7 +20,7 @@ from trl_math.reporting.page.breakdown import by_group, comparisons
 from trl_math.reporting.page.browser import LONGEST, Packed, pack
 from trl_math.reporting.page.drawing import COLOURS, Figure
 from trl_math.reporting.page.latex import CONVERTER
-from trl_math.reporting.page.markup import Child, Markup, tag
+from trl_math.reporting.page.markup import Child, Markup, tag, writable
 from trl_math.reporting.page.numbers import curves, frontier, main_table
 from trl_math.reporting.page.overview import overview
 from trl_math.reporting.page.quality import confidence, grading
@@ -77,13 +77,13 @@ def write_report(folders: Sequence[str | Path], output: str | Path, options: Opt
     _check_output(page, folder, options.overwrite)
     runs = read_runs(folders, options.samples)
     sections = [section for section in _sections(runs, options) if section is not None]
-    has_samples = options.samples and options.browser_mb and any(run.samples_file for run in runs)
+    has_samples = options.samples and options.browser_mb and any(one.samples for run in runs for one in run.results)
     packed = pack(runs, round(options.browser_mb * MEGABYTE)) if has_samples else None
     html = _page(options.title or _title(runs), sections, packed, folder.name)
     figures = _named_apart([figure for section in sections for figure in section.figures])
     _save_figures(folder, figures)
     write_whole(page, html)
-    notes = [f"{run.name}: {note}" for run in runs for note in run.notes]
+    notes = [writable(f"{run.name}: {note}") for run in runs for note in run.notes]
     return Written(page, page.stat().st_size, folder, len(figures), is_installed("matplotlib"), notes)
 
 
@@ -136,7 +136,8 @@ def _save_figures(folder: Path, figures: Sequence[Figure]) -> None:
         name = line.partition("\t")[0]
         if Path(name).name == name and Path(name).suffix in (".svg", ".png"):
             (folder / name).unlink(missing_ok=True)
-    lines = [f"{name}\t{figure.title}" for figure in figures for name in figure.save(folder)]
+    titles = [" ".join(writable(figure.title).split()) for figure in figures]
+    lines = [f"{name}\t{title}" for figure, title in zip(figures, titles, strict=True) for name in figure.save(folder)]
     write_whole(listed, "\n".join([*lines, ""]))
 
 

@@ -13,6 +13,12 @@ import numpy as np
 from trl_math.evaluation import Tally
 
 
+COVERAGE = "coverage"  # the mode that draws no samples: its numbers are made of the answers' probabilities
+FALLBACK, PROGRAM, TEXT = "fallback", "program", "cot"  # the first has the samples of the two others, and only those
+UNNAMED_MODES = ("cot", "samples")  # what a reader expects without being told
+LEVEL = 0.95  # of intervals, where a run does not say it
+
+
 class Problem(NamedTuple):
     """What was asked, as far as a reader wants to know."""
 
@@ -64,8 +70,9 @@ class Result:
     benchmark: str
     mode: str
     stored: Mapping[str, Any]  # as in summary.json, or the same counted from the samples
-    samples: Samples | None  # None if there are no rows, as for a mode that falls back on another
+    samples: Samples | None  # None if there are no rows, as of mode coverage
     problems: Mapping[str, Problem]
+    logps: Mapping[str, float] | None = None  # log-probability of each problem's answer, in mode coverage
 
     def key_of(self, problem_id: str) -> str:
         """Return what identifies a problem among those of all runs."""
@@ -74,8 +81,28 @@ class Result:
 
     @cached_property
     def keys(self) -> frozenset[str]:
-        """What problems the samples are of."""
-        return frozenset(self.key_of(one.problem_id) for one in self.samples.tallies) if self.samples else frozenset()
+        """What problems the samples, or the probabilities, are of."""
+        ids = [one.problem_id for one in self.samples.tallies] if self.samples else self.logps or ()
+        return frozenset(map(self.key_of, ids))
+
+    @property
+    def metrics(self) -> Mapping[str, Mapping[str, Any]]:
+        return self.stored["metrics"]
+
+    @property
+    def level(self) -> float:
+        """The confidence of the intervals."""
+        return next((one["confidence"] for one in self.metrics.values()), LEVEL)
+
+    @property
+    def num_problems(self) -> int:
+        """How many problems the numbers are of."""
+        return next((one["n"] for one in self.metrics.values()), self.stored.get("num_problems") or 0)
+
+    @property
+    def has_curve(self) -> bool:
+        """Whether there is more than k = 1."""
+        return self.logps is not None or (self.samples is not None and self.samples.fewest > 1)
 
 
 @dataclass
@@ -112,27 +139,41 @@ class Group(NamedTuple):
 
     @property
     def title(self) -> str:
-        name = self.benchmark if self.mode in ("cot", "samples") else f"{self.benchmark}, {self.mode}"
-        return f"{name} ({', '.join(one.run.name for one in self.results)})" if self.is_split else name
+        name = self.benchmark if self.mode in UNNAMED_MODES else f"{self.benchmark}, {self.mode}"
+        return name + self._whose
+
+    @property
+    def subject(self) -> str:
+        """The title beside the name of a metric, where coverage@k says the mode already."""
+        return self.benchmark + self._whose if self.mode == COVERAGE else self.title
+
+    @property
+    def _whose(self) -> str:
+        return f" ({', '.join(one.run.name for one in self.results)})" if self.is_split else ""
 
     @property
     def slug(self) -> str:
         """Return the title as part of a file's name."""
-        words = "".join(c if c.isascii() and c.isalnum() else "-" for c in self.title.lower())
-        return "-".join(part for part in words.split("-") if part)[:80]
+        return slug_of(self.title)
 
 
-def groups(runs: Sequence[Run], *, with_samples: bool = True) -> list[Group]:
+def slug_of(words: str) -> str:
+    """Return words as part of a file's name."""
+    letters = "".join(c if c.isascii() and c.isalnum() else "-" for c in words.lower())
+    return "-".join(part for part in letters.split("-") if part)[:80] or "unnamed"
+
+
+def groups(runs: Sequence[Run], *, with_rows: bool = True) -> list[Group]:
     """Return the results of all runs, those over the same problems together, in the order of the runs.
 
-    With `with_samples` false, results without rows are there too, and those of one benchmark and mode are together
-    whatever their problems are.
+    With `with_rows` false, results of which only the numbers are known are there too, and those of one benchmark and
+    mode are together whatever their problems are.
     """
     found: dict[tuple[str, str, frozenset[str]], list[Result]] = {}
     for run in runs:
         for result in run.results:
-            if result.samples is not None or not with_samples:
-                keys = result.keys if with_samples else frozenset()
+            if result.samples is not None or result.logps is not None or not with_rows:
+                keys = result.keys if with_rows else frozenset()
                 found.setdefault((result.benchmark, result.mode, keys), []).append(result)
     counts = Counter((benchmark, mode) for benchmark, mode, _ in found)
     order = {key: place for place, key in enumerate(counts)}  # groups of one benchmark stand together

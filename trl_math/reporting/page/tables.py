@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from trl_math.reporting.page.drawing import Figure, Key, Mark, mark_svg
 from trl_math.reporting.page.figures import key_of
 from trl_math.reporting.page.markup import Child, Markup, tag
+from trl_math.reporting.page.plot import share
 from trl_math.reporting.page.runs import Run
 
 
@@ -40,28 +41,25 @@ def table(columns: Sequence[Child], rows: Sequence[Sequence[Child]], label: str,
     return tag("div", inner, cls="scroll", tabindex=0, role="region", aria_label=label)
 
 
-def share(value: float, digits: int = 1) -> str:
-    return f"{100 * value:.{digits}f}"
-
-
 def estimate(one: Mapping[str, Any] | None, *, is_best: bool = False, n: int | None = None) -> Child:
     """Return a number in percent with its interval, and its n where that is not the row's."""
     if one is None:
         return tag("span", DASH, cls="none")
     value = tag("b" if is_best else "span", share(one["value"]), cls="v")
-    ends = tag("span", f"{share(one['low'])} {DASH} {share(one['high'])}", cls="ci")
+    ends = tag("span", f" {DASH} ".join(share(one[end], of=one["value"]) for end in ("low", "high")), cls="ci")
     other = tag("span", f"n = {one['n']}", cls="ci") if n is not None and one["n"] != n else None
     return [value, ends, other]
 
 
-def signed(value: float) -> str:
+def signed(value: float, of: float | None = None) -> str:
     """Return a difference in points."""
-    return f"{100 * value:+.1f}".replace("-", MINUS)
+    words = share(abs(value), of=of)
+    return f"{MINUS if value < 0 else '+'}{words}".replace("-", MINUS)
 
 
 def difference(one: Mapping[str, Any]) -> Child:
     """Return a difference in points with its interval."""
-    ends = tag("span", f"{signed(one['low'])} to {signed(one['high'])}", cls="ci")
+    ends = tag("span", " to ".join(signed(one[end], one["value"]) for end in ("low", "high")), cls="ci")
     return [tag("span", signed(one["value"]), cls="v"), ends]
 
 

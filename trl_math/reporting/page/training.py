@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from trl_math.reporting.page.drawing import Figure
 from trl_math.reporting.page.figures import training_figure
 from trl_math.reporting.page.markup import Child, tag
-from trl_math.reporting.page.runs import Run
+from trl_math.reporting.page.runs import Run, slug_of
 from trl_math.reporting.page.tables import Section, panel, panels, run_legend
 
 
@@ -38,5 +38,4 @@ def _order(name: str) -> tuple[int, str]:
 
 def _figure(runs: Sequence[Run], name: str) -> Figure:
     lines = [(run, run.training.series[name]) for run in runs if run.training and name in run.training.series]
-    slug = "".join(c if c.isalnum() else "-" for c in name)
-    return training_figure(name, lines, slug)
+    return training_figure(name, lines, slug_of(name))
