@@ -61,7 +61,7 @@ def model_lines(engine: EngineArguments) -> tuple[Any, list[str]]:
     try:
         checkpoint = find_checkpoint(engine)
     except UsageError:
-        if Path(str(engine.model)).exists():
+        if Path(str(engine.model)).exists() or str(engine.model).startswith("embedded:"):
             raise
         return None, [f"{engine.model}: not in the local cache, so its tokenizer and context are not checked"]
     ends = [checkpoint.tokenizer.decode([token]) for token in checkpoint.end_ids] if checkpoint.tokenizer else []

@@ -124,8 +124,6 @@ def closing(summary: dict[str, Any], folder: Path) -> list[str]:
             )
         if result["grading"]["num_timeouts"]:
             lines.append(f"{name}: {result['grading']['num_timeouts']} comparisons took too long and count as wrong.")
-        if "truncated" in result["metrics"] and result["metrics"]["truncated"]["value"] > 0.1:
-            lines.append(f"{name}: many samples ran out of tokens before they ended: raise max_tokens.")
         error = max(result["majority_error"].values(), default=0.0)
         if error:
             lines.append(

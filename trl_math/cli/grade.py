@@ -155,7 +155,11 @@ def _samples(source: Path) -> Iterator[dict[str, Any]]:
 
     if source.is_dir():
         if not completion_files(source):
-            raise DataError(f"There are no samples in {source}: expected completions*.jsonl of `trl-math generate`.")
+            below = sorted(str(path.parent) for path in source.glob("*/completions*.jsonl"))
+            hint = f" There are some in {', '.join(dict.fromkeys(below))}." if below else ""
+            raise DataError(
+                f"There are no samples in {source}: expected completions*.jsonl of `trl-math generate`.{hint}"
+            )
         yield from (row for _, _, row in unique_rows(source))
         return
     seen: dict[str, set[int]] = {}

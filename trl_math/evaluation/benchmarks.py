@@ -79,7 +79,9 @@ def load_shots(benchmark: Benchmark, path: str | None = None) -> datasets.Datase
     """
     if path is None and benchmark.train_split is None:
         if benchmark.shots_from is None:
-            raise UsageError(f"{benchmark.name} has no training problems: name a source for the solved problems.")
+            raise UsageError(
+                f"{benchmark.name} has no training problems: name a source of solved problems with shots_data."
+            )
         return load_shots(BENCHMARKS[benchmark.shots_from])
     return _to_problems(benchmark, _read(benchmark, path, is_training=True), path)
 

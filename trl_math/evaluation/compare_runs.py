@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trl_math.errors import DataError, UsageError
+from trl_math.errors import DataError, UsageError, nearest
 from trl_math.evaluation.coverage import coverage_at_k
 from trl_math.evaluation.paired import Comparison, compare
 from trl_math.evaluation.results import Key, Rows, read_samples, tallies_of, with_fallback
@@ -94,7 +94,10 @@ def compare_runs(
     if metrics:
         known = {name for key in keys for name in _metrics(first, second, key, None)}
         if unknown := [name for name in metrics if name not in known]:
-            raise UsageError(f"Not in both runs: {', '.join(unknown)}. Both have: {', '.join(sorted(known))}.")
+            raise UsageError(
+                f"Not in both runs: {', '.join(unknown)}.{nearest(unknown[0], known)} Both have: "
+                f"{', '.join(sorted(known))}."
+            )
         keys = [key for key in keys if set(metrics) & set(_metrics(first, second, key, None))]
     if not keys:
         raise UsageError(

@@ -156,7 +156,7 @@ def _common(first: Mapping[str, float], second: Mapping[str, float], intersect: 
         ]
         raise UsageError(
             f"The two runs are over different problems: {len(common)} in both, {' and '.join(sides)}. Evaluate both "
-            "on the same problems, or ask to compare those in both (intersect)."
+            "on the same problems, or compare those in both: intersect (--intersect)."
         )
     return common
 

@@ -33,7 +33,8 @@ def open_checkpoint(
     folder = str(Path(model).expanduser()) if model.startswith("~") else resolve_model(model)
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     is_folder = Path(folder).is_dir()
-    if not is_folder and model.startswith((".", "/", "~")):
+    is_path = model.startswith((".", "/", "~")) or model.count("/") > 1  # a name on the hub has one
+    if not is_folder and is_path:
         raise UsageError(f"There is no folder {model!r}.")
     if is_folder and revision is not None:
         raise UsageError(f"revision is for models on the hub; {model!r} is a folder here.")

@@ -52,7 +52,7 @@ _HEADING = re.compile(
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _SENTENCE_WORDS = (
     "is are was be the since because which where that so we have has of for when with this these there if then not it"
-    " thus hence therefore all"
+    " thus hence therefore all think believe guess say got get might may could should probably maybe perhaps about"
 )
 _PROSE = frozenset(_SENTENCE_WORDS.split())
 _MARKDOWN = " \t\r\n*_`>#"
