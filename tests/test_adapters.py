@@ -90,6 +90,7 @@ def test_the_twenty_lines_of_the_readme():
     assert "coverage/weight" in done.stdout
 
 
+@pytest.mark.slow
 def test_accelerate_launch_of_the_example():
     """`accelerate launch examples/sft_math.py` works without arguments."""
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]

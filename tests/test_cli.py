@@ -104,6 +104,7 @@ def test_dry_run_of_a_cluster_recipe_on_a_laptop():
     assert "starts 8 processes" in result.stdout
 
 
+@pytest.mark.slow
 def test_train_twice_and_change_your_mind(tmp_path):
     """A run, the same again (nothing to do), another configuration on its folder (refused)."""
     file = recipe(tmp_path, save_strategy="steps", save_steps=2, eval_strategy="epoch", max_eval_rows=5)

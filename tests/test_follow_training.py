@@ -103,16 +103,10 @@ LAUNCHES = {
 }
 
 
-# What the suite has time for; `make slow` runs the others.
-QUICK = ("zero3", "zero3, LoRA merged")
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "kind", "exchange", "layout", "port"),
-    [
-        pytest.param(*launch, 29811 + 2 * number, id=name, marks=[] if name in QUICK else [pytest.mark.slow])
-        for number, (name, launch) in enumerate(LAUNCHES.items())
-    ],
+    [pytest.param(*launch, 29811 + 2 * number, id=name) for number, (name, launch) in enumerate(LAUNCHES.items())],
 )
 def test_two_processes(tmp_path, model, kind, exchange, layout, port):
     request = {

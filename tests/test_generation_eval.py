@@ -316,6 +316,7 @@ def test_two_processes(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_failure_of_one_process_ends_all(tmp_path):
     """The first cannot write; the second would wait for it, and says why it does not."""
     done = launch(["-m", *torchrun(29913)], tmp_path / "out", 29913, settings=SHORT, blocks=True)

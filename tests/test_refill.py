@@ -185,9 +185,8 @@ def test_screening_is_the_weight_of_training(tmp_path):
             assert weight == pytest.approx(coverage_weight(logps, 1e7).item(), rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("kind", "port"), [pytest.param("processes", 29721, marks=pytest.mark.slow), ("zero-3", 29723)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "port"), [("processes", 29721), ("zero-3", 29723)])
 def test_refill_on_two_processes(tmp_path, kind, port):
     """Two processes screen different slices of one queue: the same steps as one process, resume included."""
     from test_sft_invariance import accelerate, close, launch_settings, run_processes, torchrun

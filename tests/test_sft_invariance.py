@@ -172,7 +172,7 @@ def test_two_processes(tmp_path, name, port):
     assert close(alone_rows, [tuple(row) for row in together["history"]])
 
 
-@pytest.mark.parametrize(("stage", "port"), [(3, 29715), (2, 29717)])
+@pytest.mark.parametrize(("stage", "port"), [(3, 29715), pytest.param(2, 29717, marks=pytest.mark.slow)])
 def test_zero(tmp_path, stage, port):
     """ZeRO-3 and ZeRO-2 on two processes are plain training."""
     objective = ALL["sequence"][1]

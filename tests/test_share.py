@@ -214,8 +214,9 @@ def is_running(pid):
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's end")
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 def test_engines_end_with_the_process_that_started_them(tmp_path, number):
     """However it ends, nothing goes on behind it, and the folder is free; also where the shell ignores Ctrl-C."""
     rows = [{"problem": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(4)]

@@ -176,6 +176,7 @@ def test_the_end_of_the_context(server):
     assert samples[1] == too_long()
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_and_started_again_loses_nothing(server, model):
     sampling = Sampling(temperature=0, max_tokens=200)
     found = []
