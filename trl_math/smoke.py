@@ -95,7 +95,7 @@ def generate_smoke_values(values: dict[str, Any], name: str) -> dict[str, Any]:
     """Return a generation recipe's settings with model, data and machines replaced."""
     from trl_math.recipes import build_generate  # noqa: PLC0415 - heavy
 
-    build_generate(values)  # a key that nobody has is an error here too
+    build_generate(_without_temperature(values))  # a key that nobody has is an error here too
     folder = smoke_folder(name)
     rows = write_rows(folder.parent / "rows.jsonl")
     kept = {key: value for key, value in values.items() if key in GENERATE_KEPT}
@@ -108,15 +108,20 @@ def evaluate_smoke_values(values: dict[str, Any], name: str) -> dict[str, Any]:
     """Return an evaluation recipe's settings with model, benchmarks and machines replaced."""
     from trl_math.recipes import build_evaluate  # noqa: PLC0415 - heavy
 
-    asked = build_evaluate(values).evaluate  # a key that nobody has is an error here too
+    asked = build_evaluate(_without_temperature(values)).evaluate  # a key that nobody has is an error here too
     kept = {
         key: value for key, value in values.items() if key in (*KEPT_OF_ALL, "mode", "confidence", "program_seconds")
     }
     unused = ("num_samples", "max_tokens") if asked.mode == "coverage" else ("num_samples",)
     replaced = {key: value for key, value in GENERATE_REPLACED.items() if key not in unused}
-    number = 2 if asked.num_samples > 1 and asked.temperature != 0 else 1
+    number = 2 if asked.num_samples > 1 and values.get("temperature") != 0 else 1
     more = {"benchmarks": ["arithmetic"], "num_samples": number, "output": str(smoke_folder(name))}
     return {**kept, **replaced, **more}
+
+
+def _without_temperature(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe without what a flag may have changed: greedy, it is not for as many samples as before."""
+    return {key: value for key, value in values.items() if key != "temperature"}
 
 
 def smoke_folder(name: str) -> Path:
