@@ -78,6 +78,7 @@ def test_every_parameter_moves(tmp_path):
     assert all(not torch.equal(before[name], value) for name, value in weights(trainer).items())
 
 
+@pytest.mark.slow
 def test_the_twenty_lines_of_the_readme():
     """The script of twenty lines is the README's, and it runs."""
     source = (EXAMPLES / "train_in_twenty_lines.py").read_text()
