@@ -41,6 +41,19 @@ def cut_torn_line(file: int) -> int:
     return size - end
 
 
+def append_line(file: int, line: bytes, size: int) -> int:
+    """Append a line to a file of `size` bytes, whole or not at all; return its new size. `file` is a descriptor."""
+    written = 0
+    try:
+        while written < len(line):
+            written += os.write(file, line[written:])
+    except BaseException:
+        # What is here of the line would tear the file.
+        os.ftruncate(file, size)
+        raise
+    return size + len(line)
+
+
 def json_line(row: Mapping[str, Any]) -> bytes:
     """Return a row as a line of JSON."""
     try:

@@ -159,9 +159,7 @@ def build_sft(values: Mapping[str, Any], overrides: Mapping[str, Any] | None = N
 
     consumers = {"header": LaunchHeader, "data": DataArguments, "training": MathSFTConfig, "model": ModelConfig}
     parts = split_values(values, consumers)
-    given = _given(parts, consumers)
-    parts["training"] |= overrides or {}
-    return SFTArguments(*(_build(consumer, parts[name]) for name, consumer in consumers.items()), given)
+    return SFTArguments(*_typed(parts, consumers, {"training": overrides or {}}))
 
 
 class GenerateRequest(NamedTuple):
@@ -202,9 +200,7 @@ def build_generate(values: Mapping[str, Any]) -> GenerateRequest:
     from trl_math.generation.engines import EngineArguments  # noqa: PLC0415 - heavy
 
     consumers = {"header": Header, "generate": GenerateArguments, "engine": EngineArguments}
-    parts = split_values(canonical(values, GENERATE_ALIASES), consumers)
-    given = _given(parts, consumers)
-    return GenerateRequest(*(_build(consumer, parts[name]) for name, consumer in consumers.items()), given)
+    return GenerateRequest(*_typed(split_values(canonical(values, GENERATE_ALIASES), consumers), consumers))
 
 
 class EvaluateRequest(NamedTuple):
@@ -228,9 +224,7 @@ def build_evaluate(values: Mapping[str, Any]) -> EvaluateRequest:
     from trl_math.generation.engines import EngineArguments  # noqa: PLC0415 - heavy
 
     consumers = {"header": Header, "evaluate": EvaluateArguments, "engine": EngineArguments}
-    parts = split_values(canonical(values, EVALUATE_ALIASES), consumers)
-    given = _given(parts, consumers)
-    return EvaluateRequest(*(_build(consumer, parts[name]) for name, consumer in consumers.items()), given)
+    return EvaluateRequest(*_typed(split_values(canonical(values, EVALUATE_ALIASES), consumers), consumers))
 
 
 def look_at_sft(values: Mapping[str, Any]) -> SFTArguments:
@@ -238,6 +232,17 @@ def look_at_sft(values: Mapping[str, Any]) -> SFTArguments:
     import torch  # noqa: PLC0415 - heavy
 
     return build_sft(values, {} if torch.cuda.is_available() else {"use_cpu": True, "tf32": None})
+
+
+def _typed(
+    parts: Mapping[str, Mapping[str, Any]],
+    consumers: Mapping[str, type],
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Any]:
+    """Return each dataclass with its values, and last what was given (overrides do not count)."""
+    over = overrides or {}
+    built = [_build(kind, {**parts[name], **over.get(name, {})}) for name, kind in consumers.items()]
+    return [*built, _given(parts, consumers)]
 
 
 def _given(parts: Mapping[str, Mapping[str, Any]], consumers: Mapping[str, type]) -> dict[str, Any]:

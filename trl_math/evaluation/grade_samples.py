@@ -12,12 +12,12 @@ from trl_math.errors import DataError
 from trl_math.evaluation.graded_file import STAMP, GradedFile
 from trl_math.grading import Grader
 from trl_math.grading.programs import answers_in
+from trl_math.grading.results import MARKED
 from trl_math.grading.sandbox import Sandbox
 
 
 # Samples graded at a time: enough to keep all workers busy, few enough to lose little.
 CHUNK = 1024
-MARKED = ("box", "hashes", "phrase", "bare")
 
 Row = Mapping[str, Any]
 

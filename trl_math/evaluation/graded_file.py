@@ -16,7 +16,7 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from trl_math.errors import DataError, RunFolderError, StoreError
-from trl_math.files import cut_torn_line, json_line
+from trl_math.files import append_line, cut_torn_line, json_line
 
 
 STAMP = "graded_by"
@@ -96,20 +96,13 @@ class GradedFile:
         """Append rows, each whole; on a full disk none of a row stays."""
         size = os.fstat(self._file).st_size
         for row in rows:
-            line = json_line(row)
             try:
-                written = 0
-                while written < len(line):
-                    written += os.write(self._file, line[written:])
-            except BaseException as error:
-                os.ftruncate(self._file, size)
-                if isinstance(error, OSError):
-                    raise StoreError(
-                        f"Cannot write to {self.path}: {error.strerror}. What it has is whole; make room, and the "
-                        "same command goes on."
-                    ) from error
-                raise
-            size += len(line)
+                size = append_line(self._file, json_line(row), size)
+            except OSError as error:
+                raise StoreError(
+                    f"Cannot write to {self.path}: {error.strerror}. What it has is whole; make room, and the same "
+                    "command goes on."
+                ) from error
             self._stamps[self.key_of(row)] = row[STAMP]
 
     def _open(self) -> None:

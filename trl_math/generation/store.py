@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from trl_math.data.columns import COMPLETIONS
 from trl_math.errors import RunFolderError, StoreError
-from trl_math.files import cut_torn_line, json_line, write_json
+from trl_math.files import append_line, cut_torn_line, json_line, write_json
 from trl_math.generation.sample_files import Shard as Shard
 from trl_math.generation.sample_files import completion_files as completion_files
 from trl_math.generation.sample_files import read_rows, unique_rows
@@ -105,7 +105,7 @@ class CompletionStore:
             raise StoreError(f"Sample {key[1]} of {key[0]!r} is in {self.folder} already.")
         line = json_line({column: row[column] for column in COMPLETIONS.columns if column in row})
         try:
-            self._write(line)
+            self._size = append_line(self._file, line, self._size)
             self._note(row)
             if time.monotonic() - self._last_sync > SYNC_SECONDS:
                 os.fsync(self._file)
@@ -156,17 +156,6 @@ class CompletionStore:
                 f"{path} was deleted, moved or replaced while it was being written: what was written since is not "
                 "there. The same command draws what is missing."
             )
-
-    def _write(self, line: bytes) -> None:
-        written = 0
-        try:
-            while written < len(line):
-                written += os.write(self._file, line[written:])
-        except BaseException:
-            # What is here of the line would tear the file.
-            os.ftruncate(self._file, self._size)
-            raise
-        self._size += len(line)
 
     def _acquire(self) -> None:
         """Take the lock of this shard, or raise if it, or a shard with problems of it, is being written."""

@@ -28,6 +28,10 @@ REASONS = {
 }
 
 
+# Places of answers that something marks; one in any other place was guessed.
+MARKED = ("box", "hashes", "phrase", "bare")
+
+
 class Outcome(NamedTuple):
     """Of one comparison."""
 
@@ -83,7 +87,7 @@ class Report:
     @property
     def num_unmarked(self) -> int:
         """How many completions mark no answer with a box, hashes or a phrase: failures of format, right or wrong."""
-        marked = sum(self.places[place] for place in ("box", "hashes", "phrase", "bare"))
+        marked = sum(self.places[place] for place in MARKED)
         return self.num_graded - marked
 
     def lines(self) -> list[str]:
