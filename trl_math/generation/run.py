@@ -72,7 +72,7 @@ def fill(
     outcome = Outcome(len(store), Counter())
 
     def write(sample: Missing, completion: Completion) -> None:
-        store.append(_row(sample, completion, sampling, store.sampler))
+        store.append(sample_row(sample, completion, sampling, store.sampler))
         outcome.finish_reasons[completion.finish_reason] += 1
         outcome.num_tokens += completion.num_tokens
         progress.add(completion.num_tokens)
@@ -94,7 +94,8 @@ def fill(
     return outcome
 
 
-def _row(sample: Missing, completion: Completion, sampling: Sampling, sampler: str) -> dict[str, Any]:
+def sample_row(sample: Missing, completion: Completion, sampling: Sampling, sampler: str) -> dict[str, Any]:
+    """Return a sample in the columns of `COMPLETIONS`."""
     row = {
         "problem_id": sample.prompt.problem_id,
         "sample_index": sample.sample_index,

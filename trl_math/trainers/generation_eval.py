@@ -31,7 +31,7 @@ from trl_math.files import json_line, write_json, write_whole
 from trl_math.generation.arguments import make_prompts, sampler_hash
 from trl_math.generation.live import EngineLayout
 from trl_math.generation.random_state import RandomState
-from trl_math.generation.run import Prompt, check_ids
+from trl_math.generation.run import Missing, Prompt, check_ids, sample_row
 from trl_math.generation.together import everyone_or_nobody, gather, place
 from trl_math.grading import Grader, cluster
 from trl_math.grading.grader import num_cores
@@ -197,19 +197,18 @@ class GenerationEvalCallback(TrainerCallback):
     ) -> list[dict[str, Any]]:
         """Return a row of `GRADED` for every sample."""
         asked = [
-            (prompt, index, sample)
+            (Missing(prompt, index), sample)
             for prompt, samples in zip(prompts, completions, strict=True)
             for index, sample in enumerate(samples)
         ]
         grades, _ = self._grader.grade_all(
-            {**self._by_id[prompt.problem_id], "completion": sample.text} for prompt, _, sample in asked
+            {**self._by_id[one.prompt.problem_id], "completion": sample.text} for one, sample in asked
         )
         rows = []
-        for (prompt, index, sample), grade in zip(asked, grades, strict=True):
-            ids = None if sample.token_ids is None else list(sample.token_ids)
-            drawn = (prompt.problem_id, index, prompt.prompt, sample.text, ids, sample.num_tokens, sample.logprob)
-            graded = (sample.finish_reason, sampler, grade.correct, grade.extracted, grade.reason)
-            rows.append(dict(zip(GRADED.required, (*drawn, *graded), strict=True)))
+        for (one, sample), grade in zip(asked, grades, strict=True):
+            verdict = {"correct": grade.correct, "extracted": grade.extracted, "reason": grade.reason}
+            row = sample_row(one, sample, self.sampling, sampler) | verdict
+            rows.append({column: row[column] for column in GRADED.required})
         return rows
 
     def _summarise(self, tallies: Sequence[Tally]) -> Summary:
