@@ -43,14 +43,9 @@ class Judge:
     def grades(self, samples: Sequence[Row]) -> list[dict[str, Any]]:
         """Return samples with their verdicts."""
         answers = None if self.sandbox is None else answers_in(self.sandbox, [row["completion"] for row in samples])
+        texts = [row["completion"] for row in samples] if answers is None else [one.answer or "" for one in answers]
         asked = [
-            {
-                "completion": row["completion"] if answers is None else answers[index].answer or "",
-                "answer": self.problems[row["problem_id"]]["answer"],
-                "answer_kind": self.problems[row["problem_id"]]["answer_kind"],
-                "choices": self.problems[row["problem_id"]].get("choices"),
-            }
-            for index, row in enumerate(samples)
+            {**self.problems[row["problem_id"]], "completion": text} for row, text in zip(samples, texts, strict=True)
         ]
         rows = []
         for index, (row, grade) in enumerate(zip(samples, self.grader.grade_all(asked).grades, strict=True)):
