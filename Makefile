@@ -1,4 +1,4 @@
-# make demo   the coverage effect on a CPU, end to end; prints where the picture is
+# make demo   the coverage effect, and a round of on-policy DPO, on a CPU; prints where picture and page are
 # make test   the whole suite on a CPU
 # make check  style, types
 # make bench  the benchmarks, one after the other
@@ -32,9 +32,11 @@ check: .venv/installed-dev
 
 bench: .venv/installed-test .venv/installed-vllm
 	$(BIN)/python benchmarks/sft_step.py
+	$(BIN)/python benchmarks/dpo_step.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/coverage_effect.py
 	$(BIN)/python benchmarks/generation.py
+	$(BIN)/python benchmarks/on_policy.py
 	$(BIN)/python benchmarks/grading.py
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/metrics.py

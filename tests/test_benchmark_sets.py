@@ -9,10 +9,10 @@ import datasets
 import pytest
 from benchmark_hub_rows import FOUR, MMLU, ROWS
 
-from trl_math.data import PROMPT_STYLES
+from trl_math.data import PROMPT_STYLES, embedded_problems
 from trl_math.data.columns import PROBLEMS
+from trl_math.data.sources import load_source
 from trl_math.errors import DataError, NotCachedError, UsageError
-from trl_math.evaluation import embedded_problems
 from trl_math.evaluation.benchmark_table import BENCHMARKS
 from trl_math.evaluation.benchmarks import find_benchmark, load, load_shots
 from trl_math.grading import grade
@@ -292,9 +292,26 @@ def test_an_embedded_set_is_the_same_everywhere_and_right(name):
         assert grade(row["solution"], row["answer"], row["answer_kind"]).correct
 
 
+def test_times_tables_are_whole_divided_and_right():
+    test, train = load(BENCHMARKS["times_tables"]), load_shots(BENCHMARKS["times_tables"])
+    assert len(test) == BENCHMARKS["times_tables"].num_problems and len(test) + len(train) == 11 * 11
+    assert not set(test["problem"]) & set(train["problem"])
+    for row in [*test, *train]:
+        a, b = map(int, re.findall(r"\d+", row["problem"]))
+        assert row["answer"] == str(a * b) and row["solution"] == f"{a} * {b} = {a * b}"
+    assert load_source("embedded:times_tables", "train")["question"][:] == train["problem"][:]
+    with pytest.raises(UsageError, match=r"Unknown embedded set .times_table.\. Did you mean .times_tables."):
+        load_source("embedded:times_table")
+    with pytest.raises(UsageError, match=r"kind of source in .embeded:arithmetic.\. Did you mean .embedded:."):
+        load_source("embeded:arithmetic")
+
+
 def test_embedded_sets_do_not_change():
     """Numbers of one version must be comparable with those of the next."""
-    first = {name: load(BENCHMARKS[name], max_problems=1)[0] for name in ("arithmetic", "word_problems")}
+    first = {
+        name: load(BENCHMARKS[name], max_problems=1)[0] for name in ("arithmetic", "times_tables", "word_problems")
+    }
+    assert first["times_tables"]["problem"] == "What is 7 * 6?"
     assert first["arithmetic"]["problem"] == "What is 67 - 12?"
     assert first["word_problems"]["problem"] == (
         "Kofi has 12 shells. Ben has 5 times as many shells as Kofi. How many shells do they have together?"

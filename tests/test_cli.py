@@ -252,12 +252,16 @@ def smoke(name):
     result = command(kind, "--config", name, "--smoke")
     assert result.returncode == 0, result.stderr[-3000:]
     [folder] = [path.parent for path in Path("runs/smoke").glob("*/run.json")]
-    if kind == "sft":
+    if kind in ("sft", "dpo"):
         assert "Trained 3 steps" in result.stdout
         assert json.loads((folder / "run.json").read_text())["is_finished"]
     elif kind == "evaluate":
         results = json.loads((folder / "summary.json").read_text())["results"]
         assert {result["num_problems"] for result in results} == {4}
+    elif kind == "run":
+        stages = json.loads((folder / "run.json").read_text())["stages"]
+        assert {stage["state"] for stage in stages} == {"finished"}
+        assert [path for path in folder.glob("*/*/pairs.jsonl") if path.read_text().strip()]
     else:
         assert len((folder / "completions.jsonl").read_text().splitlines()) in (4, 8)
 

@@ -1,5 +1,6 @@
 """Every recipe file is one that TRL, accelerate and our loader take as it is, and says what it does truthfully."""
 
+import json
 import re
 import warnings
 from pathlib import Path
@@ -10,6 +11,8 @@ import yaml
 
 from trl_math.evaluation.benchmarks import BENCHMARKS
 from trl_math.launch import launch_plan
+from trl_math.pipeline.plan import Plan, make_plan
+from trl_math.pipeline.recipe import read_experiment
 from trl_math.plan import effective_batch, estimate_memory, num_update_steps, plan_memory
 from trl_math.recipes import (
     all_recipes,
@@ -25,6 +28,7 @@ from trl_math.recipes import (
 ROOT = Path(__file__).parent.parent / "recipes"
 LAUNCHES = sorted((ROOT / "accelerate").glob("*.yaml"))
 DCO = sorted((ROOT / "dco").glob("*.yaml"))
+STAGED = [path for path in all_recipes() if read_recipe(path)["command"] == "run"]
 
 LLAMA_8B = {
     "model_type": "llama",
@@ -204,6 +208,71 @@ def test_readme_has_every_recipe_and_its_steps():
     named = set(re.findall(r"`((?:llama3|qwen2\.5)[\w.-]+)`", readme))
     assert named == {path.stem for path in DCO}
     assert num_update_steps(12_000, 4, 4, 8) == 94 and "94 optimiser steps an epoch, 376 in all" in readme
+
+
+@pytest.fixture
+def aimo_problems(tmp_path, monkeypatch):
+    """The files that recipes/aimo-dpo/README.md makes, where those recipes look for them."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("math-test-level5-integers", "math-train"):
+        file = Path("data/aimo", f"{name}.jsonl")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        rows = [{"problem_id": f"{name}/{i}", "problem": f"{i}+1=", "answer": str(i + 1)} for i in range(3)]
+        file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+def staged(name: str | Path) -> Plan:
+    return make_plan(read_experiment(read_recipe(name)))
+
+
+@pytest.mark.parametrize("path", STAGED, ids=recipe_name)
+def test_staged_recipes_are_planned_whole(path, aimo_problems):
+    values, stages = read_recipe(path), staged(path).stages
+    assert Path(values["output"]).parts[:2] == ("runs", path.parent.name)
+    assert {"generate", "grade", "pairs", "dpo", "evaluate"} <= {stage.command for stage in stages}
+    trained = [stage for stage in stages if stage.command == "dpo"]
+    for stage in trained:
+        launch_plan(stage.given.get("accelerate_config"))
+        assert stage.sources["dataset_name"], "it trains on pairs that stages of the same recipe made"
+    stated = re.findall(
+        r"effective batch (\d+) = (\d+) pairs? x (\d+) micro-batch(?:es)? x (\d+) GPUs", path.read_text()
+    )
+    for batch, *factors in stated:
+        assert int(batch) == effective_batch(*map(int, factors))
+        assert {stage.given["effective_batch"] for stage in trained} == {int(batch)}
+    assert stated or values["model"].startswith("embedded:"), "a recipe for GPUs says its effective batch"
+
+
+@pytest.mark.parametrize("path", STAGED, ids=recipe_name)
+def test_readmes_name_every_staged_recipe(path):
+    assert f"`{path.stem}`" in (path.parent / "README.md").read_text()
+
+
+def test_the_aimo_data_sets_are_made_of_the_same_samples(aimo_problems):
+    plans = [{stage.name: stage for stage in staged(f"aimo-dpo/{name}").stages} for name in ("v0", "v1", "v2")]
+    for name in ("untrained", "generate", "grade"):
+        assert len({plan[name].key for plan in plans}) == 1, name
+    assert len({plan["pairs"].key for plan in plans}) == 3
+
+
+def test_the_repaired_aimo_experiment_asks_test_problems_in_evaluations_only(aimo_problems):
+    stages = staged("aimo-dpo/repaired").stages
+    reads_test = {stage.command for stage in stages if "math-test" in json.dumps(stage.given)}
+    assert reads_test == {"evaluate"}
+    windows = [stage.given.get("skip_problems", 0) for stage in stages if stage.command == "generate"]
+    assert windows == [0, 2400, 4800], "each round has its own problems"
+
+
+def test_the_aimo_control_differs_in_prompts_only(aimo_problems):
+    stages = {stage.name: stage for stage in staged("aimo-dpo/mismatch").stages}
+    matched, mismatched = (stages[f"dpo_{name}"].given for name in ("matched", "mismatched"))
+    assert matched.keys() == mismatched.keys()
+    assert {name for name in matched if matched[name] != mismatched[name]} <= {"dataset_name", "output_dir"}
+    pairs, control = (stages[name].given for name in ("matched", "mismatched"))
+    own = {"mixed_templates", "mismatch_prompts", "max_pairs_per_problem", "output"}
+    assert {name for name in pairs | control if pairs.get(name) != control.get(name)} <= own
+    assert 3 * pairs["max_pairs_per_problem"] == control["max_pairs_per_problem"], "a prompt, and three of them"
+    assert control["mismatch_prompts"] and "mismatch_prompts" not in pairs
 
 
 @pytest.mark.parametrize("path", [*LAUNCHES, *all_recipes()], ids=stem)

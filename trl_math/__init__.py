@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from trl_math.losses import coverage_nll as coverage_nll
     from trl_math.losses import coverage_weight as coverage_weight
     from trl_math.trainers import GenerationEvalCallback as GenerationEvalCallback
+    from trl_math.trainers import MathDPOConfig as MathDPOConfig
+    from trl_math.trainers import MathDPOTrainer as MathDPOTrainer
     from trl_math.trainers import MathSFTConfig as MathSFTConfig
     from trl_math.trainers import MathSFTTrainer as MathSFTTrainer
 
@@ -17,6 +19,8 @@ __version__ = "0.1.0"
 # Public name -> module that defines it.
 _PUBLIC = {
     "GenerationEvalCallback": "trl_math.trainers",
+    "MathDPOConfig": "trl_math.trainers",
+    "MathDPOTrainer": "trl_math.trainers",
     "MathSFTConfig": "trl_math.trainers",
     "MathSFTTrainer": "trl_math.trainers",
     "coverage_nll": "trl_math.losses",
@@ -25,6 +29,8 @@ _PUBLIC = {
 
 __all__ = [
     "GenerationEvalCallback",
+    "MathDPOConfig",
+    "MathDPOTrainer",
     "MathSFTConfig",
     "MathSFTTrainer",
     "__version__",

@@ -5,6 +5,7 @@ said to be unchecked.
 """
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from huggingface_hub import try_to_load_from_cache
 
-from trl_math.data.load import load_rows
+from trl_math.data.pair_check import check_pair_columns
 from trl_math.data.row_report import check_columns
 from trl_math.errors import NotCachedError, TrlMathError
 from trl_math.launch import LaunchPlan
@@ -22,22 +23,28 @@ from trl_math.plan import describe, num_update_steps, plan_memory
 from trl_math.preflight import (
     check_attention,
     check_devices,
-    check_generation_eval,
+    check_generation,
     check_launch,
     effective_batch,
     needed_packages,
 )
-from trl_math.recipes import NO_GPU, SFTArguments
+from trl_math.recipes import NO_GPU, TrainArguments
 from trl_math.run_folder import MANIFEST, without_secrets
+from trl_math.trainers.live_pairs_config import load_live_problems
+from trl_math.trainers.pair_rows import pass_rates
 
 
-def report(arguments: SFTArguments, plan: LaunchPlan | None) -> str:
+# Returns the rows to train on (None if they are made later) and to evaluate on.
+Load = Callable[[TrainArguments], tuple[Any, Any]]
+
+
+def report(arguments: TrainArguments, plan: LaunchPlan | None, load: Load) -> str:
     """Return the text of a dry run; raise what would stop the run on any machine."""
     if plan is not None:
         check_launch(arguments, plan)
     check_attention(arguments)
-    check_generation_eval(arguments, plan)
-    rows, data_lines = _data(arguments)
+    check_generation(arguments, plan)
+    rows, data_lines = _data(arguments, load)
     missing = _missing_here(arguments, plan, uses_cpu=bool(arguments.given.get("use_cpu")))
     sections = {
         "settings (others are at their defaults)": _settings(without_secrets(arguments.given)),
@@ -56,25 +63,41 @@ def _settings(values: dict[str, Any]) -> list[str]:
     return [f"{key:{width}}  {value}" for key, value in values.items()]
 
 
-def _data(arguments: SFTArguments) -> tuple[int | None, list[str]]:
+def _data(arguments: TrainArguments, load: Load) -> tuple[int | None, list[str]]:
     """Load the rows and check their columns, or say why they could not be."""
-    data, training = arguments.data, arguments.training
     try:
-        train, evaluation = load_rows(data, training.seed, evaluates=arguments.evaluates)
+        train, evaluation = load(arguments)
     except NotCachedError as error:
-        return None, [f"{data.dataset_name}: not in the local cache, so its columns are not checked", f"({error})"]
+        name = arguments.data.dataset_name
+        return None, [f"{name}: not in the local cache, so its columns are not checked", f"({error})"]
     lines = []
     for name, rows in (("train", train), ("eval", evaluation)):
         if rows is not None:
-            check_columns(rows, name, training.dataset_text_field, needs_steps=training.coverage_level == "step")
+            _check_columns(arguments, rows, name)
             lines.append(f"{name}: {len(rows)} rows with {', '.join(rows.column_names)}")
+    if train is None:
+        training = arguments.training
+        problems = load_live_problems(training)
+        lines.append(f"pairs are made while the model trains, of {len(problems)} problems of {training.live_data}")
+        return None, lines
     first = train[0]
-    shown = {key: first[key] for key in ("prompt", "completion", "messages", "text") if key in first}
+    keys = ("prompt", "completion", "chosen", "rejected", "messages", "text")
+    shown = {key: first[key] for key in keys if key in first}
     lines += [f"first {key}: {json.dumps(value, ensure_ascii=False)[:200]}" for key, value in shown.items()]
     return len(train), lines
 
 
-def _steps(arguments: SFTArguments, plan: LaunchPlan | None, rows: int | None) -> list[str]:
+def _check_columns(arguments: TrainArguments, rows: Any, name: str) -> None:
+    training = arguments.training
+    if arguments.header.command == "dpo":
+        check_pair_columns(rows, name)
+        if training.needs_pass_rates:
+            pass_rates(rows, training.own_loss)
+    else:
+        check_columns(rows, name, training.dataset_text_field, needs_steps=training.coverage_level == "step")
+
+
+def _steps(arguments: TrainArguments, plan: LaunchPlan | None, rows: int | None) -> list[str]:
     training = arguments.training
     processes = plan.num_processes if plan is not None else 1
     per_device, accumulation = training.per_device_train_batch_size, training.gradient_accumulation_steps
@@ -87,7 +110,8 @@ def _steps(arguments: SFTArguments, plan: LaunchPlan | None, rows: int | None) -
     steps = num_update_steps(
         rows or 0, per_device, accumulation, processes, training.num_train_epochs, training.max_steps
     )
-    bound = "at most " if training.refills else "before packing " if training.packing else ""
+    bounds = {"at most ": "refills", "before packing ": "packing"}  # of these, DPO has none
+    bound = next((text for text, name in bounds.items() if getattr(training, name, False)), "")
     return [*lines, f"optimiser steps: {bound}{steps}"]
 
 
@@ -99,7 +123,7 @@ def _launch(plan: LaunchPlan | None) -> list[str]:
     return [f"{plan.file}: {plan.kind}{stage}, {plan.num_processes} {device} on {plan.num_machines} machine(s)"]
 
 
-def _memory(arguments: SFTArguments, plan: LaunchPlan | None) -> list[str]:
+def _memory(arguments: TrainArguments, plan: LaunchPlan | None) -> list[str]:
     config = model_config(arguments.model.model_name_or_path)
     if config is None:
         return [
@@ -121,7 +145,7 @@ def model_config(name: str | None) -> dict[str, Any] | None:
     return json.loads(Path(path).read_text()) if isinstance(path, str | Path) else None
 
 
-def _files(arguments: SFTArguments) -> list[str]:
+def _files(arguments: TrainArguments) -> list[str]:
     folder = Path(arguments.training.output_dir)
     state = "to be continued" if (folder / MANIFEST).exists() else "new"
     if folder.is_dir() and state == "new" and any(folder.iterdir()):
@@ -131,14 +155,23 @@ def _files(arguments: SFTArguments) -> list[str]:
         lines.append(f"{folder}/checkpoint-*: every {_interval(arguments.training)}")
     if arguments.training.eval_generation_data is not None and arguments.training.eval_generation_save_samples:
         lines.append(f"{folder}/eval_samples: the graded samples of each evaluation")
+    if getattr(arguments.training, "reference_file", None) is not None:
+        lines.append(f"{_reference_place(arguments)}: what the reference says of the pairs")
+    if getattr(arguments.training, "live_data", None) is not None and arguments.training.live_save_pairs:
+        lines.append(f"{folder}/live_pairs: the pairs of each refresh")
     return lines
+
+
+def _reference_place(arguments: TrainArguments) -> str:
+    file, name = arguments.training.reference_file, arguments.data.dataset_name
+    return f"a file beside {name}, or TRL's cache if that is on the hub" if file == "auto" else file
 
 
 def _interval(training: Any) -> str:
     return "epoch" if training.save_strategy == "epoch" else f"{training.save_steps:g} steps"
 
 
-def _missing_here(arguments: SFTArguments, plan: LaunchPlan | None, *, uses_cpu: bool) -> list[str]:
+def _missing_here(arguments: TrainArguments, plan: LaunchPlan | None, *, uses_cpu: bool) -> list[str]:
     """Return what keeps the recipe from running on this machine; it may be meant for another."""
     checks = [partial(check_installed, *needed) for needed in needed_packages(arguments, plan)]
     lines = []

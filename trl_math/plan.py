@@ -176,13 +176,15 @@ def estimate_memory(
     quantised: int = 0,
     optimizer: str = "adamw_torch_fused",
     offload_optimizer: bool = False,
+    has_reference: bool = False,
 ) -> MemoryEstimate:
     """Estimate the memory of training on each GPU, for batches in which every row has `max_length` tokens.
 
     P is the number of parameters, T of those that are trained, N of processes. Computation is in 16 bits.
 
     - Weights: in `dtype`; 2P under ZeRO, which trains a 16-bit copy (2P/N at stage 3). Linear maps in 4 or 8 bits if
-      `quantised`; embeddings, head and norms stay as they are. LoRA's own: float32, which PEFT sees to.
+      `quantised`; embeddings, head and norms stay as they are. LoRA's own: float32, which PEFT sees to. DPO's
+      reference model, where it must be in memory, is another P.
     - Gradients: like the trained weights. ZeRO: 2T, divided by N from stage 2 on, and the float32 copy that its step
       makes of its share, 4T/N (stage 3 makes it in pieces of 1e9 elements).
     - Optimiser: Adam's two states in the weights' own type; under ZeRO 4 bytes each, with 4 for the float32 master
@@ -206,6 +208,7 @@ def estimate_memory(
     matrices = shape.layers * shape.layer_matrices
     weights = matrices * (QUANTISED_BYTES[quantised] if quantised else size) + (shape.parameters - matrices) * size
     weights += trainable * trained_size if use_peft else 0
+    weights += shape.parameters * size if has_reference else 0
     states = next((count for start, count in NUM_STATES.items() if optimizer.startswith(start)), 2)
     state_bytes = states * (1 if "8bit" in optimizer else 4 if is_zero else trained_size)
     if is_zero:
@@ -265,13 +268,16 @@ def plan_memory(
     settings = launch.settings if launch else {}
     offload = (settings.get("deepspeed_config") or {}).get("offload_optimizer_device", "none")
     stage = launch.zero_stage if launch else 0
+    is_dpo = recipe.get("command") == "dpo"
+    is_computed_later = any(recipe.get(name) for name in ("sync_ref_model", "live_data"))
     if settings.get("distributed_type") == "FSDP":
         stage = 3 if (settings.get("fsdp_config") or {}).get("fsdp_reshard_after_forward", True) else 2
     return estimate_memory(
         model_config,
         dtype=recipe.get("dtype", "float32"),
         max_length=recipe.get("max_length", 1024) or model_config.get("max_position_embeddings", 1024),
-        per_device_batch=recipe.get("per_device_train_batch_size", 8),
+        # Of pairs, both answers go through the model together.
+        per_device_batch=recipe.get("per_device_train_batch_size", 8) * (2 if is_dpo else 1),
         gradient_checkpointing=checkpointing,
         zero_stage=stage,
         num_processes=launch.num_processes if launch else 1,
@@ -280,6 +286,9 @@ def plan_memory(
         quantised=4 if recipe.get("load_in_4bit") else 8 if recipe.get("load_in_8bit") else 0,
         optimizer=recipe.get("optim", "adamw_torch_fused"),
         offload_optimizer=offload != "none",
+        has_reference=is_dpo
+        and not recipe.get("use_peft", False)
+        and not recipe.get("precompute_ref_log_probs", not is_computed_later),
     )
 
 

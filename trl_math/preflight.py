@@ -10,7 +10,7 @@ from trl_math import plan as arithmetic
 from trl_math.errors import UsageError
 from trl_math.launch import LaunchPlan, is_launched
 from trl_math.optional import check_installed
-from trl_math.recipes import SFTArguments
+from trl_math.recipes import TrainArguments
 
 
 # Attention implementations that read sequence boundaries from position ids (checked by the packing tests for the first
@@ -25,24 +25,24 @@ SEPARATING_ATTENTION = (
 )
 
 
-def check_before_model(arguments: SFTArguments, plan: LaunchPlan | None) -> None:
+def check_before_model(arguments: TrainArguments, plan: LaunchPlan | None) -> None:
     """Run every check that needs neither model nor data."""
     if arguments.model.model_name_or_path is None:
         raise UsageError(
             "Which model? Set model_name_or_path (a hub name, a path, or embedded:smollm2-135m-instruct)."
         )
-    if not arguments.data.dataset_name:
+    if not arguments.data.dataset_name and not _is_live(arguments):
         raise UsageError("Which data? Set dataset_name (a hub name, a JSONL or Parquet file, or reasoning_gym:...).")
     for package, needed_for in needed_packages(arguments, plan):
         check_installed(package, needed_for)
     check_attention(arguments)
-    check_generation_eval(arguments, plan)
+    check_generation(arguments, plan)
     check_devices(plan, uses_cpu=arguments.training.use_cpu)
     if plan is not None:
         check_launch(arguments, plan)
 
 
-def needed_packages(arguments: SFTArguments, plan: LaunchPlan | None) -> Iterator[tuple[str, str]]:
+def needed_packages(arguments: TrainArguments, plan: LaunchPlan | None) -> Iterator[tuple[str, str]]:
     """Yield the optional packages that a recipe asks for, and which setting does."""
     attention = arguments.model.attn_implementation or ""
     if attention in ("flash_attention_2", "flash_attention_3"):
@@ -51,19 +51,18 @@ def needed_packages(arguments: SFTArguments, plan: LaunchPlan | None) -> Iterato
         yield "bitsandbytes", "quantised loading (load_in_4bit, load_in_8bit)"
     if arguments.training.deepspeed or (plan is not None and plan.kind == "DEEPSPEED"):
         yield "deepspeed", "DeepSpeed"
-    if arguments.training.eval_generation_data is not None:
-        engine = arguments.training.eval_generation_engine
+    for setting, engine in _asked_while_training(arguments):
         if engine == "vllm" or (engine == "auto" and _holds_pieces(arguments, plan)):
-            yield "vllm", "eval_generation_data with engine vllm (the only one for ZeRO-3 and FSDP)"
+            yield "vllm", f"{setting} with engine vllm (the only one for ZeRO-3 and FSDP)"
     reporters = arguments.training.report_to
     for package in sorted({"wandb", "trackio"} & set([reporters] if isinstance(reporters, str) else reporters or [])):
         yield package, f"report_to: {package}"
 
 
-def check_attention(arguments: SFTArguments) -> None:
+def check_attention(arguments: TrainArguments) -> None:
     """Raise if sequences that share a row could attend to each other."""
     training, attention = arguments.training, arguments.model.attn_implementation
-    shares_rows = training.packing or training.padding_free or training.eval_packing
+    shares_rows = any(getattr(training, name, False) for name in ("packing", "padding_free", "eval_packing"))
     # Kernels from the hub are named by repository, and are flash attention in all but name.
     is_hub_kernel = attention is not None and "/" in attention
     if shares_rows and attention is not None and attention not in SEPARATING_ATTENTION and not is_hub_kernel:
@@ -73,25 +72,41 @@ def check_attention(arguments: SFTArguments) -> None:
         )
 
 
-def check_generation_eval(arguments: SFTArguments, plan: LaunchPlan | None) -> None:
+def check_generation(arguments: TrainArguments, plan: LaunchPlan | None) -> None:
     """Raise if problems cannot be asked in training as the settings say; decide how they are asked."""
     from trl_math.trainers.generation_eval_config import inherit_prompt_style  # noqa: PLC0415 - heavy
+    from trl_math.trainers.live_pairs_config import inherit_live_style  # noqa: PLC0415 - heavy
 
     training = arguments.training
-    if training.eval_generation_data is None:
-        metric = training.metric_for_best_model
-        if metric is not None and "@" in metric:
-            raise UsageError(f"metric_for_best_model: {metric} needs problems to ask: set eval_generation_data.")
-        return
-    inherit_prompt_style(training, arguments.data.prompt_style)
-    if training.eval_generation_engine == "transformers" and _holds_pieces(arguments, plan):
-        raise UsageError(
-            "eval_generation_engine: transformers cannot sample from a model that ZeRO-3 or FSDP holds in pieces: use "
-            "vllm, or train with ddp or zero2."
-        )
+    metric = training.metric_for_best_model
+    if training.eval_generation_data is None and metric is not None and "@" in metric:
+        raise UsageError(f"metric_for_best_model: {metric} needs problems to ask: set eval_generation_data.")
+    if training.eval_generation_data is not None:
+        inherit_prompt_style(training, arguments.data.prompt_style)
+    if _is_live(arguments):
+        inherit_live_style(training, arguments.data.prompt_style)
+    for setting, engine in _asked_while_training(arguments):
+        if engine == "transformers" and _holds_pieces(arguments, plan):
+            raise UsageError(
+                f"{setting.removesuffix('data')}engine: transformers cannot sample from a model that ZeRO-3 or FSDP "
+                "holds in pieces: use vllm, or train with ddp or zero2."
+            )
 
 
-def _holds_pieces(arguments: SFTArguments, plan: LaunchPlan | None) -> bool:
+def _asked_while_training(arguments: TrainArguments) -> Iterator[tuple[str, str]]:
+    """Yield the settings that name problems to ask, and the engine that asks them."""
+    if arguments.training.eval_generation_data is not None:
+        yield "eval_generation_data", arguments.training.eval_generation_engine
+    if _is_live(arguments):
+        yield "live_data", arguments.training.live_engine
+
+
+def _is_live(arguments: TrainArguments) -> bool:
+    """Whether pairs are made while the model trains."""
+    return getattr(arguments.training, "live_data", None) is not None
+
+
+def _holds_pieces(arguments: TrainArguments, plan: LaunchPlan | None) -> bool:
     """Whether a launch leaves no process with the whole model."""
     return bool(arguments.training.fsdp) or (plan is not None and (plan.kind == "FSDP" or plan.zero_stage == 3))
 
@@ -115,7 +130,7 @@ def check_devices(plan: LaunchPlan | None, *, uses_cpu: bool) -> None:
         )
 
 
-def check_launch(arguments: SFTArguments, plan: LaunchPlan) -> None:
+def check_launch(arguments: TrainArguments, plan: LaunchPlan) -> None:
     """Raise if the launch file and the recipe disagree about the batch, or the objective cannot be cut up that way."""
     deepspeed = plan.settings.get("deepspeed_config") or {}
     steps = deepspeed.get("gradient_accumulation_steps", "auto")
@@ -127,14 +142,14 @@ def check_launch(arguments: SFTArguments, plan: LaunchPlan) -> None:
     parallelism = plan.settings.get("parallelism_config") or {}
     for size in ("cp_size", "sp_size"):
         cut = int(parallelism.get(f"parallelism_config_{size}", parallelism.get(size, 1)))
-        if cut > 1 and arguments.training.objective != "cross_entropy":
+        if cut > 1 and arguments.training.own_loss:
             raise UsageError(
-                f"objective: {arguments.training.objective} needs whole sequences on one device; {plan.file.name} "
-                f"cuts them ({size}: {cut})."
+                f"{arguments.training.own_loss} needs whole sequences on one device; {plan.file.name} cuts them "
+                f"({size}: {cut})."
             )
 
 
-def effective_batch(arguments: SFTArguments, plan: LaunchPlan | None) -> int:
+def effective_batch(arguments: TrainArguments, plan: LaunchPlan | None) -> int:
     """Return how many rows one optimiser step sees, over all processes: those that run, or will be launched."""
     is_to_be_launched = plan is not None and not is_launched()
     processes = plan.num_processes if is_to_be_launched else int(os.environ.get("WORLD_SIZE", "1"))

@@ -54,12 +54,12 @@ class LaunchHeader(Header):
     )
 
 
-class SFTArguments(NamedTuple):
-    """A recipe in typed form."""
+class TrainArguments(NamedTuple):
+    """A recipe of `trl-math sft` or `dpo` in typed form."""
 
     header: LaunchHeader
     data: Any  # DataArguments
-    training: Any  # MathSFTConfig
+    training: Any  # MathSFTConfig or MathDPOConfig
     model: Any  # trl.ModelConfig
     given: dict[str, Any]  # what was set to other than its default, converted
 
@@ -147,19 +147,44 @@ def _unwrap(value: Any) -> Any:
     return True if not value else value[0] if len(value) == 1 else value
 
 
-def build_sft(values: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> SFTArguments:
+def build_sft(values: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> TrainArguments:
     """Build the typed arguments of the `sft` command; raise a `UsageError` for any key or value that has no place.
 
     `overrides` are training settings that count as not given: what a machine needs to look at a recipe for another.
     """
+    from trl_math.trainers.sft_config import MathSFTConfig  # noqa: PLC0415 - heavy
+
+    return _build_training(values, MathSFTConfig, overrides)
+
+
+def build_dpo(values: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> TrainArguments:
+    """Build the typed arguments of the `dpo` command, as `build_sft`.
+
+    The reference's log-probabilities are precomputed and kept, unless the recipe says otherwise or they cannot be.
+    """
+    from trl_math.trainers.dpo_config import MathDPOConfig  # noqa: PLC0415 - heavy
+
+    is_moving = convert("sync_ref_model", values.get("sync_ref_model", False), bool)
+    exists = convert("live_data", values.get("live_data"), str | None) is None
+    defaults = {} if is_moving or not exists else {"precompute_ref_log_probs": True}
+    over = {key: value for key, value in defaults.items() if key not in values} | dict(overrides or {})
+    arguments = _build_training({"command": "dpo", **values}, MathDPOConfig, over)
+    training = arguments.training
+    if "reference_file" not in values and training.precompute_ref_log_probs and training.ld_alpha is None:
+        training.reference_file = "auto"
+    return arguments
+
+
+def _build_training(
+    values: Mapping[str, Any], config: type, overrides: Mapping[str, Any] | None = None
+) -> TrainArguments:
     from trl import ModelConfig  # noqa: PLC0415 - heavy
 
     from trl_math.data.load import DataArguments  # noqa: PLC0415 - heavy
-    from trl_math.trainers.sft_config import MathSFTConfig  # noqa: PLC0415 - heavy
 
-    consumers = {"header": LaunchHeader, "data": DataArguments, "training": MathSFTConfig, "model": ModelConfig}
+    consumers = {"header": LaunchHeader, "data": DataArguments, "training": config, "model": ModelConfig}
     parts = split_values(values, consumers)
-    return SFTArguments(*_typed(parts, consumers, {"training": overrides or {}}))
+    return TrainArguments(*_typed(parts, consumers, {"training": overrides or {}}))
 
 
 class GenerateRequest(NamedTuple):
@@ -227,11 +252,20 @@ def build_evaluate(values: Mapping[str, Any]) -> EvaluateRequest:
     return EvaluateRequest(*_typed(split_values(canonical(values, EVALUATE_ALIASES), consumers), consumers))
 
 
-def look_at_sft(values: Mapping[str, Any]) -> SFTArguments:
+def look_at_sft(values: Mapping[str, Any]) -> TrainArguments:
     """Build the arguments to look at them, also those of a recipe for GPUs on a machine that has none."""
+    return build_sft(values, _cpu_overrides())
+
+
+def look_at_dpo(values: Mapping[str, Any]) -> TrainArguments:
+    """Build the arguments to look at them, as `look_at_sft`."""
+    return build_dpo(values, _cpu_overrides())
+
+
+def _cpu_overrides() -> dict[str, Any]:
     import torch  # noqa: PLC0415 - heavy
 
-    return build_sft(values, {} if torch.cuda.is_available() else {"use_cpu": True, "tf32": None})
+    return {} if torch.cuda.is_available() else {"use_cpu": True, "tf32": None}
 
 
 def _typed(

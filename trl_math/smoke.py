@@ -68,6 +68,29 @@ def smoke_values(values: dict[str, Any], name: str) -> dict[str, Any]:
     }
 
 
+# Settings of live pairs that a smoke run keeps; its problems, engine and amounts are its own.
+LIVE_KEPT = ("live_pair_rule", "live_pair_params", "live_temperature", "live_top_p")
+LIVE_REPLACED: dict[str, Any] = {
+    "live_data": "embedded:times_tables",
+    "live_prompt_style": "plain",
+    "live_engine": "transformers",
+    "live_every": 1,
+    "live_problems": 8,
+    "live_num_samples": 8,
+    "live_max_tokens": 8,
+}
+
+
+def dpo_smoke_values(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the settings of a recipe on pairs, as `smoke_values`; live pairs are made by the embedded model."""
+    unused = {key for key in values if key.startswith("live_")} | {"reference_file", "prompt_style"}
+    smoke = {key: value for key, value in smoke_values(values, name).items() if key not in unused}
+    if values.get("live_data") is not None:
+        kept = {key: values[key] for key in LIVE_KEPT if key in values}
+        return {**{key: value for key, value in smoke.items() if key != "dataset_name"}, **kept, **LIVE_REPLACED}
+    return {**smoke, "dataset_name": str(write_pairs(Path(smoke["output_dir"]).parent / "pairs.jsonl"))}
+
+
 GENERATE_REPLACED: dict[str, Any] = {
     "model": "embedded:smollm2-135m-instruct",
     "backend": "auto",
@@ -130,6 +153,27 @@ def smoke_folder(name: str) -> Path:
     while folder.exists():  # two within a second
         folder = folder.with_name(folder.name + "x")
     return Path(os.environ.setdefault("TRL_MATH_SMOKE_FOLDER", str(folder)))
+
+
+def write_pairs(path: Path) -> Path:
+    """Write pairs of a right and a wrong sum, of problems of all pass rates, as `trl-math pairs` would."""
+    generator = random.Random(0)
+    lines = []
+    for index in range(NUM_ROWS):
+        a, b = (generator.randint(2, 99) for _ in range(2))
+        wrong = a + b + generator.choice((-10, -1, 1, 10))
+        row = {
+            "prompt": f"Question: What is {a} + {b}?\nAnswer:",
+            "chosen": f" {a} + {b} = {a + b}. The answer is \\boxed{{{a + b}}}.",
+            "rejected": f" {a} + {b} = {wrong}. The answer is \\boxed{{{wrong}}}.",
+            "problem_id": f"smoke/{index}",
+            "pass_rate": (1 + index % 7) / 8,
+            "num_samples": 8,
+            "rule": "balanced",
+        }
+        lines.append(json.dumps(row) + "\n")
+    write_whole(path, "".join(lines))
+    return path
 
 
 def write_rows(path: Path) -> Path:

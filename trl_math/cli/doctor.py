@@ -24,12 +24,14 @@ def run(argv: list[str]) -> int:
     options, flags = parser.parse_known_args(argv)
 
     from trl_math.doctor import examine
-    from trl_math.recipes import GENERATE_ALIASES, canonical, look_at_sft, parse_flags, read_recipe
+    from trl_math.recipes import GENERATE_ALIASES, canonical, look_at_dpo, look_at_sft, parse_flags, read_recipe
 
     values, given = read_recipe(options.config) if options.config else {}, parse_flags(flags)
     aliases = GENERATE_ALIASES if values.get("command") == "generate" else {}
     values = canonical(values, aliases) | canonical(given, aliases)
-    if values.get("command") != "generate" and values:
+    if values.get("command") == "dpo":
+        values = look_at_dpo(values).given
+    elif values.get("command") != "generate" and values:
         values = look_at_sft(values).given
     findings = examine(values)
     if options.json:

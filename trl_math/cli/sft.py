@@ -1,17 +1,9 @@
-"""`trl-math sft`: a recipe becomes checked settings, rows and a trainer; or, with `--dry-run`, a printed plan."""
+"""`trl-math sft`: fine-tune on solutions or answers, or print the plan (`--dry-run`). How it goes is in `train`."""
 
-import gc
-import os
-import sys
-from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
-from trl_math.cli.request import read_request, set_environment
-from trl_math.errors import DataError, RunFolderError, UsageError
-from trl_math.launch import LaunchPlan, is_launched, is_main_process, launch_plan, relaunch
-from trl_math.recipes import SFTArguments, build_sft, look_at_sft
-from trl_math.run_folder import hold_run_folder, open_run_folder, write_manifest
+from trl_math.cli import train
+from trl_math.recipes import TrainArguments, build_sft, look_at_sft
 from trl_math.smoke import smoke_values
 
 
@@ -31,190 +23,49 @@ lora_r, ...): https://huggingface.co/docs/trl/sft_trainer
 
 def run(argv: list[str]) -> int:
     """Run the command; return the exit status."""
-    if {"-h", "--help"} & set(argv):
-        print(_help())
-        return 0
-    request = read_request(argv, "sft", smoke_values, "output_dir")
-    set_environment(request)
-    if request.is_dry_run:
-        _import_less()
-    arguments = look_at_sft(request.values) if request.is_dry_run else build_sft(request.values)
-    plan = launch_plan(arguments.header.accelerate_config, arguments.header.num_processes)
-    if request.is_dry_run:
-        from trl_math.dry_run import report
-
-        print(report(arguments, plan))
-        return 0
-    return train(arguments, plan, argv)
+    return train.run(SFT, argv)
 
 
-def train(arguments: SFTArguments, plan: LaunchPlan | None, argv: list[str]) -> int:
-    """Check, launch if the recipe says so, train, save."""
-    from trl_math.data.load import digest, load_rows
-    from trl_math.preflight import check_before_model, effective_batch
-    from trl_math.trainers.generation_eval_config import load_eval_problems
+def load(arguments: TrainArguments) -> tuple[Any, Any]:
+    """Return the training rows, and the evaluation rows if the recipe evaluates."""
+    from trl_math.data.load import load_rows
 
-    check_before_model(arguments, plan)
-    train_rows, eval_rows = load_rows(arguments.data, arguments.training.seed, evaluates=arguments.evaluates)
-    settings = {
-        **arguments.given,
-        "effective_batch": effective_batch(arguments, plan),
-        "data": digest(train_rows),
-    }
-    eval_problems = load_eval_problems(arguments.training)
-    if eval_problems is not None:
-        settings["eval_generation_problems_drawn"] = digest(eval_problems)
-    folder = Path(arguments.training.output_dir)
-    is_to_launch = plan is not None and not is_launched()
-    with hold_run_folder(folder) if is_main_process() and not is_to_launch else nullcontext():
-        if open_run_folder(folder, settings):
-            if is_main_process():
-                print(f"{folder} is finished: nothing to do. For another run choose another output_dir.")
-            return 0
-        model = find_model(arguments)
-        if is_to_launch:
-            assert plan is not None
-            check_rows_alone(arguments, model, train_rows, eval_rows)
-            relaunch(plan, "sft", argv)
-        trainer = make_trainer(arguments, model, train_rows, eval_rows)
-        check_processes(trainer.accelerator.num_processes, plan)
-        if trainer.is_world_process_zero():
-            write_manifest(folder, settings, is_finished=False, versions=_versions())
-        trainer.train(resume_from_checkpoint=_resume_from(folder, arguments))
-        finish(trainer, folder, settings)
-    return 0
+    return load_rows(arguments.data, arguments.training.seed, evaluates=arguments.evaluates)
 
 
-def find_model(arguments: SFTArguments) -> str:
-    """Return what to load the model from, after making sure that there is one."""
-    from transformers import AutoConfig
-
-    from trl_math.models import resolve_model
-
-    name = resolve_model(arguments.model.model_name_or_path)
-    trusts = arguments.training.trust_remote_code
-    try:
-        AutoConfig.from_pretrained(name, revision=arguments.model.model_revision, trust_remote_code=trusts)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"There is no model {name!r}: {' '.join(str(error).split())}") from error
-    return name
-
-
-def check_rows_alone(arguments: SFTArguments, model: str, train_rows: Any, eval_rows: Any) -> None:
-    """Check the rows before processes are launched, so that a mistake is said once and by this program."""
-    from transformers import AutoTokenizer
-
+def check_rows(arguments: TrainArguments, tokenizer: Any, train_rows: Any, eval_rows: Any) -> None:
+    """Raise for rows that the trainer would refuse."""
     from trl_math.trainers.rows import ready_rows
 
-    training = arguments.training
-    if training.chat_template_path is not None:  # it may need the model; the trainer checks its rows
+    if arguments.training.chat_template_path is not None:  # it may need the model; the trainer checks its rows
         return
-    tokenizer = AutoTokenizer.from_pretrained(
-        model, revision=arguments.model.model_revision, trust_remote_code=training.trust_remote_code
-    )
     for name, rows in (("train", train_rows), ("eval", eval_rows)):
         if rows is not None:
-            ready_rows(rows, tokenizer, training, None, name)
+            ready_rows(rows, tokenizer, arguments.training, None, name)
 
 
-def check_processes(num_processes: int, plan: LaunchPlan | None) -> None:
-    """Raise if a launch came out with another number of processes than its file says."""
-    if plan is not None and num_processes != plan.num_processes:
-        raise UsageError(
-            f"{plan.file.name} asks for {plan.num_processes} processes and {num_processes} run: launch as it says, or "
-            f"pass --num_processes {num_processes}."
-        )
-
-
-def make_trainer(arguments: SFTArguments, name: str, train_rows: Any, eval_rows: Any) -> Any:
-    """Build the trainer as TRL's own script does, with our objective."""
-    from trl import get_peft_config, get_quantization_config
-
+def _trainer() -> type:
     from trl_math.trainers import MathSFTTrainer
 
-    model, training = arguments.model, arguments.training
-    training.model_init_kwargs = {
-        "revision": model.model_revision,
-        "attn_implementation": model.attn_implementation,
-        "dtype": model.dtype,
-        **(training.model_init_kwargs or {}),
-    }
-    trainer = MathSFTTrainer(
-        model=name,
-        args=training,
-        train_dataset=train_rows,
-        eval_dataset=eval_rows,
-        quantization_config=get_quantization_config(model),
-        peft_config=get_peft_config(model),
-    )
-    trainer.dataset_name = str(arguments.data.dataset_name)
-    return trainer
+    return MathSFTTrainer
 
 
-def finish(trainer: Any, folder: Path, settings: dict[str, Any]) -> None:
-    """Save model, tokenizer and card, and mark the run as finished last."""
-    if trainer.state.global_step == 0:
-        raise DataError("Not one optimiser step was taken, so there is nothing to save: are all examples discarded?")
-    trainer.save_model(str(folder))
-    trainer.save_state()
-    trainer.create_model_card(model_name=folder.name)
-    trainer.accelerator.wait_for_everyone()
-    if trainer.is_world_process_zero():
-        write_manifest(folder, settings, is_finished=True, versions=_versions(), steps=trainer.state.global_step)
-        print(f"Trained {trainer.state.global_step} steps; model, card and run.json are in {folder}.")
-    if trainer.args.push_to_hub:
-        trainer.push_to_hub(dataset_name=trainer.dataset_name)
-    trainer.end()
-
-
-def _resume_from(folder: Path, arguments: SFTArguments) -> str | None:
-    from trl_math.trainers.checkpoints import last_complete_checkpoint, list_checkpoints
-
-    given = arguments.training.resume_from_checkpoint
-    if given and str(given).lower() != "true":
-        if not Path(given, "trainer_state.json").exists():
-            raise UsageError(f"resume_from_checkpoint: {given} is no checkpoint.")
-        return given
-    checkpoint = last_complete_checkpoint(folder)
-    if checkpoint is None and arguments.training.save_only_model and list_checkpoints(folder):
-        raise RunFolderError(
-            f"The checkpoints in {folder} hold weights only (save_only_model), so the run cannot go on and would "
-            "overwrite them: choose another output_dir."
-        )
-    if checkpoint is not None and is_main_process():
-        print(f"Going on from {checkpoint}.")
-    return str(checkpoint) if checkpoint is not None else None
-
-
-def _import_less() -> None:
-    # A dry run builds no model. Importing these costs seconds and TRL does without, but a process that hides them must
-    # not train afterwards, so only a program of its own does.
-    if os.environ.get("TRL_MATH_OWN_PROCESS") == str(os.getpid()):
-        for package in ("peft", "bitsandbytes"):
-            sys.modules.setdefault(package, None)  # type: ignore[arg-type]
-        gc.disable()  # nor is there anything to collect in these seconds
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("trl-math", "trl", "transformers", "torch", "datasets", "accelerate")}
-
-
-def _help() -> str:
-    import dataclasses
-
+def _configs() -> tuple[type, type]:
     from trl import SFTConfig
 
-    from trl_math.data.load import DataArguments
-    from trl_math.recipes import LaunchHeader
     from trl_math.trainers import MathSFTConfig
 
-    inherited = {field.name for field in dataclasses.fields(SFTConfig)}
-    ours = [field for field in dataclasses.fields(MathSFTConfig) if field.name not in inherited]
-    header = [field for field in dataclasses.fields(LaunchHeader) if field.name not in ("command", "description")]
-    lines = []
-    for field in [*header, *dataclasses.fields(DataArguments), *ours]:
-        default = "" if field.default is None else f" [{field.default}]"
-        lines.append(f"  --{field.name}{default}: {field.metadata['help']}")
-    return HELP.format(ours="\n".join(lines)).rstrip()
+    return SFTConfig, MathSFTConfig
+
+
+SFT = train.TrainCommand(
+    name="sft",
+    build=build_sft,
+    look=look_at_sft,
+    smoke=smoke_values,
+    load=load,
+    check_rows=check_rows,
+    trainer=_trainer,
+    configs=_configs,
+    help=HELP,
+)

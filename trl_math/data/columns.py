@@ -60,7 +60,30 @@ DIFFICULTY = Table(
     PROBLEMS.optional,
 )
 SFT = Table("SFT data", ("prompt", "completion", "problem_id"), ("pass_rate", "weight", "steps"))
-PAIRS = Table("preference pairs", ("prompt", "chosen", "rejected", "problem_id", "pass_rate", "num_samples", "rule"))
+PAIRS = Table(
+    "preference pairs",
+    ("prompt", "chosen", "rejected", "problem_id", "pass_rate", "num_samples", "rule"),
+    (
+        "prompt_ids",
+        "chosen_ids",
+        "rejected_ids",
+        "chosen_mask",
+        "rejected_mask",
+        "weight",
+        "answer",
+        "chosen_answer",
+        "rejected_answer",
+        "chosen_index",
+        "rejected_index",
+        "chosen_finish_reason",
+        "rejected_finish_reason",
+        "chosen_logprob",
+        "rejected_logprob",
+        "sampler",
+        "ref_chosen_logps",
+        "ref_rejected_logps",
+    ),
+)
 PROOF_STEPS = Table("proof steps", ("state", "tactic"), ("problem_id",))
 
 # How an answer is to be compared; the grading room has one way for each.

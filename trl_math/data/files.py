@@ -17,6 +17,8 @@ from trl_math.run_folder import MANIFEST
 
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
+# Of a folder of `trl-math pairs`: what it is known by, and its file of each split.
+PAIRS_MANIFEST, PAIR_FILES = "pairs.json", {"train": "pairs.jsonl", "test": "eval.jsonl"}
 
 
 def load_path(path: Path, split: str) -> datasets.Dataset:
@@ -36,6 +38,8 @@ def load_path(path: Path, split: str) -> datasets.Dataset:
 def _load_folder(folder: Path, split: str) -> datasets.Dataset:
     if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
         return _load_saved(folder, split)
+    if (folder / PAIRS_MANIFEST).exists():
+        return _load_pairs(folder, split)
     files = sorted(file for file in folder.rglob("*") if file.suffix in SUFFIXES and file.name != MANIFEST)
     # `train.jsonl`, or the hub's `train-00000-of-00002.parquet`.
     of_split = {file: file.stem.split("-")[0] for file in files}
@@ -52,6 +56,17 @@ def _load_saved(folder: Path, split: str) -> datasets.Dataset:
     if isinstance(saved, datasets.Dataset):
         return saved if split == "train" else _fail(folder, split, [])
     return saved[split] if split in saved else _fail(folder, split, list(saved))
+
+
+def _load_pairs(folder: Path, split: str) -> datasets.Dataset:
+    """Read a folder of `trl-math pairs`, in which the problems that are held out are the split `test`."""
+    found = [name for name, file in PAIR_FILES.items() if (folder / file).exists()]
+    if split == "test" and split not in found:
+        raise DataError(
+            f"The pairs in {str(folder)!r} hold no problems out to evaluate on: make them with --eval-fraction or "
+            "--eval-problems, or give an eval_dataset_name."
+        )
+    return _load_files([folder / PAIR_FILES[split]], split) if split in found else _fail(folder, split, found)
 
 
 def _fail(folder: Path, split: str, found: list[str]) -> Any:

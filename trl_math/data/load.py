@@ -64,9 +64,9 @@ class DataArguments:
 
 
 def load_rows(
-    arguments: DataArguments, seed: int, *, evaluates: bool
+    arguments: DataArguments, seed: int, *, evaluates: bool, are_pairs: bool = False
 ) -> tuple[datasets.Dataset, datasets.Dataset | None]:
-    """Return the training rows, and the evaluation rows if the recipe evaluates."""
+    """Return the training rows, and the evaluation rows if the recipe evaluates; preference pairs come as they are."""
     if not arguments.dataset_name:
         raise UsageError("Which data? Set dataset_name (a hub name, a JSONL or Parquet file, or reasoning_gym:...).")
     names = [arguments.dataset_name] if isinstance(arguments.dataset_name, str) else arguments.dataset_name
@@ -77,7 +77,7 @@ def load_rows(
         excluded = _read([arguments.exclude_dataset], arguments.exclude_split, arguments)
         rows, num_removed = without_problems(rows, excluded)
         logger.warning("%d rows are in %s and were left out.", num_removed, arguments.exclude_dataset)
-    train = _to_rows(rows, arguments.prompt_style, arguments.max_train_rows, seed, "train")
+    train = _to_rows(rows, arguments.prompt_style, arguments.max_train_rows, seed, "train", are_pairs)
     if not evaluates:
         if arguments.eval_dataset_name or arguments.max_eval_rows:
             raise UsageError("eval_dataset_name and max_eval_rows need an eval_strategy: steps or epoch.")
@@ -86,7 +86,7 @@ def load_rows(
         held_out = _read([arguments.eval_dataset_name], arguments.dataset_test_split, arguments)
     else:
         held_out = _read(names, arguments.dataset_test_split, arguments, arguments.dataset_config)
-    return train, _to_rows(held_out, arguments.prompt_style, arguments.max_eval_rows, seed, "eval")
+    return train, _to_rows(held_out, arguments.prompt_style, arguments.max_eval_rows, seed, "eval", are_pairs)
 
 
 def read_for_style(name: str, split: str, config: str | None, style: str | None) -> datasets.Dataset:
@@ -109,7 +109,9 @@ def _read(names: list[str], split: str, arguments: DataArguments, config: str | 
     return datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
 
 
-def _to_rows(rows: datasets.Dataset, style: str | None, limit: int | None, seed: int, name: str) -> datasets.Dataset:
+def _to_rows(
+    rows: datasets.Dataset, style: str | None, limit: int | None, seed: int, name: str, are_pairs: bool
+) -> datasets.Dataset:
     if len(rows) == 0:
         raise DataError(f"The {name} data set is empty.")
     if style is not None:
@@ -119,4 +121,4 @@ def _to_rows(rows: datasets.Dataset, style: str | None, limit: int | None, seed:
             rows = kept
     if limit is not None and limit < len(rows):
         rows = rows.shuffle(seed=seed).select(range(limit))
-    return to_sft(rows, style)
+    return rows if are_pairs else to_sft(rows, style)

@@ -1,9 +1,10 @@
-"""Where rows come from: the hub, a local file or folder, or a generator. The name alone decides.
+"""Where rows come from: the hub, a local file or folder, a generator, or this package. The name alone decides.
 
     openai/gsm8k                          the Hugging Face hub; `config` and slices such as `train[:100]` work there
     problems.jsonl                        JSON lines, or one JSON list; also .json and .parquet
     data/gsm8k                            a folder of such files: those named after the split, else all of them
     reasoning_gym:products?max_digits=2   a generator; see `generators.py`
+    embedded:times_tables                 problems that are part of this package; see `embedded_problems.py`
 
 Rows come as they are; `problems.to_problems` gives them our columns.
 """
@@ -14,10 +15,13 @@ from pathlib import Path
 
 import datasets
 
+from trl_math.data import embedded_problems
 from trl_math.data.files import SUFFIXES, load_path
 from trl_math.data.generators import PREFIX, load_generator
 from trl_math.errors import NotCachedError, UsageError, nearest
 
+
+PREFIXES = (PREFIX, embedded_problems.PREFIX)
 
 # File names that say nothing about what is in the file.
 SPLIT_NAMES = ("train", "test", "validation", "valid", "dev", "data")
@@ -38,10 +42,12 @@ def load_source(
             raise UsageError(f"{setting}={value!r} is for data sets on the hub; {name!r} is none.")
     if name.startswith(PREFIX):
         return load_generator(name, split)
+    if name.startswith(embedded_problems.PREFIX):
+        return embedded_problems.load_embedded(name, split)
     if is_local:
         return load_path(path, split)
     if ":" in name:
-        raise UsageError(f"Unknown kind of source in {name!r}.{nearest(name.split(':')[0] + ':', [PREFIX])}")
+        raise UsageError(f"Unknown kind of source in {name!r}.{nearest(name.split(':')[0] + ':', PREFIXES)}")
     return _load_hub(name, split, config, files)
 
 
@@ -50,8 +56,9 @@ def source_stem(name: str) -> str:
 
     `openai/gsm8k` and `data/gsm8k/test.jsonl` are `gsm8k` and `gsm8k/test`; a generator is its name.
     """
-    if name.startswith(PREFIX):
-        return name.removeprefix(PREFIX).partition("?")[0]
+    for prefix in PREFIXES:
+        if name.startswith(prefix):
+            return name.removeprefix(prefix).partition("?")[0]
     path = Path(name)
     stem = path.stem if path.suffix in SUFFIXES else path.name
     return f"{path.parent.name}/{stem}" if stem in SPLIT_NAMES and path.parent.name else stem

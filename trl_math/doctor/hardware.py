@@ -89,14 +89,15 @@ def check_attention(recipe: Recipe, launch: LaunchPlan | None) -> Findings:
 
 def check_recipe(recipe: Recipe, launch: LaunchPlan | None) -> Findings:
     """What the run itself would refuse: unknown keys, settings that clash, a launch file that contradicts them."""
-    if recipe.get("command", "sft") != "sft" or not recipe:
+    if recipe.get("command", "sft") not in ("sft", "dpo") or not recipe:
         return
     from trl_math.preflight import check_attention as check_packing
     from trl_math.preflight import check_launch
-    from trl_math.recipes import build_sft
+    from trl_math.recipes import build_dpo, build_sft
 
+    build = build_dpo if recipe.get("command") == "dpo" else build_sft
     try:
-        arguments = build_sft({**recipe, "use_cpu": _uses_cpu(recipe, launch) or not _gpus()})
+        arguments = build({**recipe, "use_cpu": _uses_cpu(recipe, launch) or not _gpus()})
         check_packing(arguments)
         if launch is not None:
             check_launch(arguments, launch)

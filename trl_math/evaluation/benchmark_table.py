@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trl_math.evaluation import benchmark_rows, embedded_problems
+from trl_math.data import embedded_problems
+from trl_math.evaluation import benchmark_rows
 
 
 @dataclass(frozen=True)
@@ -257,6 +258,15 @@ _ENTRIES = (
         make=embedded_problems.arithmetic,
         num_problems=embedded_problems.NUM_PROBLEMS,
         max_tokens=256,
+    ),
+    Benchmark(
+        "times_tables",
+        "Embedded: products of two numbers from 2 to 12",
+        "number",
+        train_split="train",
+        make=embedded_problems.times_tables,
+        num_problems=48,
+        max_tokens=32,
     ),
     Benchmark(
         "word_problems",

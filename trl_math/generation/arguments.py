@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,16 @@ class GenerateArguments(SamplingArguments):
     max_calls: int = dataclasses.field(default=4, metadata={"help": "Programs of a sample that are run."})
     max_errors: int = dataclasses.field(default=2, metadata={"help": "Programs that fail before a sample ends."})
     program_seconds: float = dataclasses.field(default=10.0, metadata={"help": "Seconds that a program may run."})
+    skip_problems: int = dataclasses.field(
+        default=0,
+        metadata={
+            "help": "Begin behind so many problems: with max_problems, a window that goes on at the beginning of the "
+            "data where they end."
+        },
+    )
+    shuffle_seed: int | None = dataclasses.field(
+        default=None, metadata={"help": "Count problems in the random order of this seed. Unset: in that of the data."}
+    )
     shard: str = dataclasses.field(
         default="0/1", metadata={"help": "INDEX/NUMBER: draw this part of the problems only, counted from 0."}
     )
@@ -90,6 +101,17 @@ class GenerateArguments(SamplingArguments):
         pick("prompt style", self.prompt_style, PROMPT_STYLES)
         self.sampling()  # refuses what makes no sense
         self._check_interpreter()
+        if self.skip_problems < 0:
+            raise UsageError(f"skip_problems must be 0 or above, got {self.skip_problems}.")
+        if self.skip_problems and self.max_problems is None:
+            raise UsageError("skip_problems needs max_problems: how many problems are asked behind those skipped?")
+
+    @property
+    def source(self) -> str | None:
+        """Where the problems come from, and which of them are asked, to be written down beside samples."""
+        which = [f"{self.max_problems} problems behind {self.skip_problems}"] if self.skip_problems else []
+        which += [] if self.shuffle_seed is None else [f"in the order of seed {self.shuffle_seed}"]
+        return f"{self.data} ({' '.join(which)})" if which else self.data
 
     def interpreter_settings(self) -> Interpreter | None:
         """Return what programs in samples may do; None if none is run."""
@@ -127,7 +149,22 @@ def load_problems(arguments: GenerateArguments) -> datasets.Dataset:
         raise UsageError(f"{arguments.data} is one file, without a split {arguments.split!r}: leave split out.")
     problems = read_for_style(arguments.data, arguments.split, arguments.data_config, arguments.prompt_style)
     number = len(problems) if arguments.max_problems is None else min(arguments.max_problems, len(problems))
-    return problems.select(range(number))
+    if arguments.shuffle_seed is None and not arguments.skip_problems:
+        return problems.select(range(number))
+    if "problem_id" not in problems.column_names:
+        raise UsageError(
+            f"shuffle_seed and skip_problems need problems; prompt_style {arguments.prompt_style} has none."
+        )
+    order = problem_order(problems["problem_id"], arguments.shuffle_seed)
+    return problems.select([order[(arguments.skip_problems + place) % len(order)] for place in range(number)])
+
+
+def problem_order(ids: Sequence[str], seed: int | None) -> list[int]:
+    """Return the places of problems in a seed's order: by hash, so that it depends on nothing but seed and ids."""
+    places = range(len(ids))
+    if seed is None:
+        return list(places)
+    return sorted(places, key=lambda place: hashlib.sha256(f"{seed}\n{ids[place]}".encode()).digest())
 
 
 def find_style(
@@ -177,12 +214,12 @@ def sampler_settings(
         "model": checkpoint.identity,
         "dtype": engine.dtype,
         "max_model_len": engine.max_model_len,
-        "tokenizer": _tokenizer_hash(checkpoint.tokenizer),
+        "tokenizer": tokenizer_hash(checkpoint.tokenizer),
         "end_ids": list(checkpoint.end_ids),
         "prompt_style": arguments.prompt_style,
         "num_shots": arguments.num_shots,
         "template_hash": template_hash(style),
-        "chat_template": _short_hash(str(chat_template)) if style.is_chat and chat_template is not None else None,
+        "chat_template": short_hash(str(chat_template)) if style.is_chat and chat_template is not None else None,
         **sampling,
         # Samples without one have no such settings, as before there were any with one.
         **({} if interpreter is None else interpreter.settings()),
@@ -191,17 +228,18 @@ def sampler_settings(
 
 def sampler_hash(settings: dict[str, Any]) -> str:
     """Return the short name of such settings, which every sample carries."""
-    return _short_hash(repr(sorted(settings.items())))
+    return short_hash(repr(sorted(settings.items())))
 
 
-def _tokenizer_hash(tokenizer: Any) -> str | None:
+def tokenizer_hash(tokenizer: Any) -> str | None:
     """Return a short hash of how a tokenizer reads and writes; None for a server's own."""
     if tokenizer is None:
         return None
     backend = getattr(tokenizer, "backend_tokenizer", None)
     says = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
-    return _short_hash(f"{says}{tokenizer.special_tokens_map}")
+    return short_hash(f"{says}{tokenizer.special_tokens_map}")
 
 
-def _short_hash(text: str) -> str:
+def short_hash(text: str) -> str:
+    """Return a text's hash, as short as names and manifests need it."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]

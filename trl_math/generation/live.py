@@ -94,7 +94,9 @@ class LiveEngines:
         )
         self.engine.sleep()
 
-    def follow(self, model: nn.Module, exchange: Literal["merged", "adapter"] = "merged") -> Parity | None:
+    def follow(
+        self, model: nn.Module, exchange: Literal["merged", "adapter"] = "merged", *, probes: bool = True
+    ) -> Parity | None:
         """Take over the model's weights, and probe whether the engines now say what the model says.
 
         `merged` sends whole weights, with LoRA merged into a copy; `adapter` sends the LoRA adapter alone. Where the
@@ -107,7 +109,7 @@ class LiveEngines:
                 self.engine.remove_adapter()
                 self._send_weights(model)
                 self._holds_base = False
-        return None if self._parity == "off" else self._probe(model, self._parity)
+        return self._probe(model, self._parity) if probes and self._parity != "off" else None
 
     def generate(self, prompt_ids: Sequence[Sequence[int]], sampling: Sampling) -> list[list[Completion]]:
         """Return the samples of this process's prompts. How many each process has may differ."""
@@ -119,6 +121,10 @@ class LiveEngines:
         samples = self._share(mine, len(everyone))
         first = sum(map(len, prompts[: self._rank]))
         return samples[first : first + len(prompt_ids)]
+
+    def reseed(self, seed: int) -> None:
+        """Let what is sampled from now on follow from this seed, and not from what was sampled before."""
+        self.engine.reseed(seed + self._mine)
 
     def close(self) -> None:
         """Shut the engines down.

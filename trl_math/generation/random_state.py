@@ -20,6 +20,13 @@ class RandomState:
         self._inside = _states()
         self._outside: Any = None
 
+    def seed(self, seed: int) -> None:
+        """Begin this state anew."""
+        with self:
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            torch.manual_seed(seed)
+
     def __enter__(self) -> Self:
         self._outside = _states()
         _install(self._inside)

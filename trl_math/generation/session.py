@@ -63,7 +63,7 @@ def prepare(
     check_ids(prompts)
     settings = sampler_settings(arguments, engine, style, checkpoint)
     interpreter = arguments.interpreter_settings()
-    return Plan(checkpoint, prompts, settings, arguments.sampling(), arguments.data, interpreter)
+    return Plan(checkpoint, prompts, settings, arguments.sampling(), arguments.source, interpreter)
 
 
 def own_prompts(prompts: Sequence[Prompt], shard: Shard) -> list[Prompt]:

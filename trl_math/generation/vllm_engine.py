@@ -59,7 +59,7 @@ class VLLMBackend(Backend):
     sleep on GPUs when it is told to. `options` go to `vllm.LLM` as they are.
 
     All samples are drawn from one random state, which `seed` begins and every call goes on with: `Sampling.seed` has
-    no part in it.
+    no part in it. `reseed` begins it anew.
     """
 
     def __init__(
@@ -159,6 +159,10 @@ class VLLMBackend(Backend):
         finally:
             if in_flight:
                 engine.abort_request(list(in_flight))
+
+    def reseed(self, seed: int) -> None:
+        """Draw from now on as a new engine of this seed would. (Seeds of single samples crash vLLM on CPUs.)"""
+        self._random.seed(seed)
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
         """Take over named weights (names and shapes of the checkpoint), through vLLM's own in-place reload.

@@ -5,6 +5,9 @@ from trl_math.losses.coverage import coverage_logp as coverage_logp
 from trl_math.losses.coverage import coverage_nll as coverage_nll
 from trl_math.losses.coverage import coverage_nll_and_weight as coverage_nll_and_weight
 from trl_math.losses.coverage import coverage_weight as coverage_weight
+from trl_math.losses.difficulty import DIFFICULTY_SCHEDULES as DIFFICULTY_SCHEDULES
+from trl_math.losses.preference import PREFERENCE_OBJECTIVES as PREFERENCE_OBJECTIVES
+from trl_math.losses.preference import displacement as displacement
 from trl_math.losses.reduce import reduce_sum as reduce_sum
 from trl_math.losses.reduce import segment_ids as segment_ids
 from trl_math.losses.reduce import segment_sum as segment_sum
@@ -14,6 +17,8 @@ from trl_math.losses.token import TOKEN_OBJECTIVES as TOKEN_OBJECTIVES
 
 
 __all__ = [
+    "DIFFICULTY_SCHEDULES",
+    "PREFERENCE_OBJECTIVES",
     "SEQUENCE_OBJECTIVES",
     "TOKEN_OBJECTIVES",
     "coverage",
@@ -22,6 +27,7 @@ __all__ = [
     "coverage_nll_and_weight",
     "coverage_weight",
     "cross_entropy_weight",
+    "displacement",
     "reduce_sum",
     "segment_ids",
     "segment_sum",

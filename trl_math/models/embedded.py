@@ -65,9 +65,11 @@ EMBEDDED: dict[str, Callable[[], Path]] = {
 
 def cached_folder(name: str) -> Path | None:
     """Return the folder of an `embedded:` model if it has been made, without making it."""
+    if name not in EMBEDDED:
+        return None
     folders = cache_folder().glob(f"{name.removeprefix(PREFIX)}-*")
     made = sorted(path for path in folders if path.is_dir() and path.suffix != ".partial")
-    return made[-1] if name in EMBEDDED and made else None
+    return made[-1] if made else None
 
 
 def cache_folder() -> Path:

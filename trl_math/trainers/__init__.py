@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
+    from trl_math.trainers.dpo_config import MathDPOConfig as MathDPOConfig
+    from trl_math.trainers.dpo_trainer import MathDPOTrainer as MathDPOTrainer
     from trl_math.trainers.generation_eval import GenerationEvalCallback as GenerationEvalCallback
     from trl_math.trainers.sft_config import MathSFTConfig as MathSFTConfig
     from trl_math.trainers.sft_trainer import MathSFTTrainer as MathSFTTrainer
@@ -12,11 +14,13 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "GenerationEvalCallback": "trl_math.trainers.generation_eval",
+    "MathDPOConfig": "trl_math.trainers.dpo_config",
+    "MathDPOTrainer": "trl_math.trainers.dpo_trainer",
     "MathSFTConfig": "trl_math.trainers.sft_config",
     "MathSFTTrainer": "trl_math.trainers.sft_trainer",
 }
 
-__all__ = ["GenerationEvalCallback", "MathSFTConfig", "MathSFTTrainer"]
+__all__ = ["GenerationEvalCallback", "MathDPOConfig", "MathDPOTrainer", "MathSFTConfig", "MathSFTTrainer"]
 
 
 def __getattr__(name: str) -> Any:

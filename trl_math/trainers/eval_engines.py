@@ -14,7 +14,7 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from trl_math.errors import TrlMathError, UsageError, pick
 from trl_math.generation.backend import Request, request_seed, too_long
-from trl_math.generation.live import LiveEngines
+from trl_math.generation.live import EngineLayout, LiveEngines
 from trl_math.generation.parity import act_on
 from trl_math.generation.run import Prompt
 from trl_math.generation.together import everyone_or_nobody
@@ -27,12 +27,27 @@ from trl_math.trainers.generation_eval_config import ENGINES
 # Room for the parity probe, whose prompts are not the problems'.
 SHORTEST_CONTEXT = 64
 
+# What evaluation asks for where its settings say nothing.
+ENGINE_DEFAULTS = {"gpu_memory_utilization": 0.3, "layout": EngineLayout(tensor_parallel_size=1)}
+
 
 class EvalEngine(Protocol):
-    """What an evaluation asks for samples. Every method is for all processes to call together."""
+    """What evaluations and live pairs ask for samples. Every method is for all processes to call together."""
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
         """Return the samples of this process's prompts, drawn from the weights as they are now."""
+
+    def follow(self) -> None:
+        """Take over the weights as they are now, for `sample`."""
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
+        """Return the samples of this process's prompts, drawn from the weights that `follow` took over last.
+
+        They follow from `sampling.seed` and the prompts, not from what was sampled before.
+        """
+
+    def start(self) -> None:
+        """Begin now, so that what keeps an engine from starting shows at once."""
 
     def facts(self) -> dict[str, Any]:
         """Return what should be written beside the samples."""
@@ -68,6 +83,14 @@ class OwnModel:
                 samples[row][sample] = completion
         return samples
 
+    def follow(self) -> None:
+        """Nothing: the weights are the trainer's."""
+
+    sample = generate
+
+    def start(self) -> None:
+        """Nothing: the model is there."""
+
     def facts(self) -> dict[str, Any]:
         return self._backend.facts()
 
@@ -76,11 +99,11 @@ class OwnModel:
 
 
 class FollowingEngines:
-    """Engines of vLLM beside the trainer, which take over its weights before they sample.
+    """Engines of vLLM beside the trainer, which take over its weights before they sample: one set for each trainer.
 
-    Whether they then say what the model says is probed every time. The first time a difference is an error, since
-    little is lost yet; later it is a warning. (Not as soon as the engine is there: where the first forward pass is not
-    the trainer's own, ZeRO-3 loses track of the weights that the fused LM head reads, and fails in `backward`.)
+    Whether they then say what the model says is probed for every evaluation. The first time a difference is an error,
+    since little is lost yet; later it is a warning. (Not as soon as the engine is there: where the first forward pass
+    is not the trainer's own, ZeRO-3 loses track of the weights that the fused LM head reads, and fails in `backward`.)
     """
 
     def __init__(self, trainer: Any, tokenizer: Any, context_length: int, options: dict[str, Any]) -> None:
@@ -88,15 +111,31 @@ class FollowingEngines:
         if not model.name_or_path:
             raise UsageError(
                 "Engine vllm reads the model's files before it takes over its weights, and this model was made in "
-                "memory: save it and train from there, or evaluate with engine transformers."
+                "memory: save it and train from there, or use engine transformers."
             )
         revision = (getattr(trainer.args, "model_init_kwargs", None) or {}).get("revision")
         self._trainer, self._tokenizer, self._name = trainer, tokenizer, model.name_or_path
-        self._options = {"max_model_len": max(context_length, SHORTEST_CONTEXT), "revision": revision, **options}
+        self._context_length = max(context_length, SHORTEST_CONTEXT)
+        self._options = {"revision": revision, **options}
         self._shares_connection = dist.is_initialized()
         self._is_proven = False
         self._engines: LiveEngines | None = None
-        self._start()
+
+    def serve(self, context_length: int, options: dict[str, Any]) -> None:
+        """Take on another user of the engines, who needs so much room and may not want other engines."""
+        for name, value in options.items():
+            if value not in (self._options.get(name), ENGINE_DEFAULTS.get(name)):
+                raise UsageError(
+                    f"One engine of vLLM serves evaluation and live pairs, and they differ in {name}: set it for live "
+                    "pairs (live_...), and leave it out for evaluation."
+                )
+        if self._engines is None:
+            self._context_length = max(context_length, self._context_length)
+        elif context_length > self._context_length:
+            raise UsageError(
+                f"The engine was started with room for {self._context_length} tokens, and {context_length} are needed "
+                "now: give live_engine_params: {max_model_len: ...}."
+            )
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
         engines = self._start()
@@ -106,6 +145,19 @@ class FollowingEngines:
                 act_on(parity, "fail")
             self._is_proven = True
         return engines.generate([prompt.ids for prompt in prompts], sampling)
+
+    def follow(self) -> None:
+        """Take over the weights, without a probe: training compares what was sampled with what it sees itself."""
+        self._start().follow(self._trainer.model, probes=False)
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
+        engines = self._start()
+        engines.reseed(sampling.seed)
+        return engines.generate([prompt.ids for prompt in prompts], sampling)
+
+    def start(self) -> None:
+        _register_head(self._trainer.model)
+        self._start()
 
     def facts(self) -> dict[str, Any]:
         return self._start().engine.facts()
@@ -118,14 +170,29 @@ class FollowingEngines:
 
     def _start(self) -> LiveEngines:
         if self._engines is None:
+            options = {"max_model_len": self._context_length, **self._options}
             try:
-                self._engines = LiveEngines(self._name, self._tokenizer, parity="warn", **self._options)
+                self._engines = LiveEngines(self._name, self._tokenizer, parity="warn", **options)
             except TrlMathError:
                 raise
             except (ValueError, RuntimeError, OSError, AssertionError) as error:
                 said = " ".join(str(error).split())
                 raise UsageError(f"The vllm engine could not start: {said[:500]}") from error
         return self._engines
+
+
+def _register_head(model: Any) -> None:
+    """Tell ZeRO-3 that the model reads the weights of its LM head itself, as TRL's fused head does.
+
+    It would find out by itself where it has let go of them, and expects every step to be like the first. But it holds
+    small weights until somebody gathers them, as following does: after a resume that can be the second step.
+    """
+    if not is_deepspeed_zero3_enabled():
+        return
+    import deepspeed  # noqa: PLC0415 - only under ZeRO-3
+
+    causal_lm = model.get_base_model() if hasattr(model, "get_base_model") else model
+    deepspeed.zero.register_external_parameter(causal_lm, causal_lm.get_output_embeddings().weight)
 
 
 def choose_engine(name: str, trainer: Any) -> str:
@@ -138,7 +205,7 @@ def choose_engine(name: str, trainer: Any) -> str:
         is_quicker = torch.cuda.is_available() and is_installed("vllm")
         name = "vllm" if is_in_pieces or is_quicker else "transformers"
     if name == "vllm":
-        check_installed("vllm", "evaluating by generation under ZeRO-3 or FSDP" if is_in_pieces else "engine vllm")
+        check_installed("vllm", "sampling from a model under ZeRO-3 or FSDP" if is_in_pieces else "engine vllm")
     elif is_in_pieces:
         raise UsageError(
             "ZeRO-3 and FSDP hold the model in pieces, so engine transformers cannot sample from it: use engine vllm, "
@@ -150,7 +217,15 @@ def choose_engine(name: str, trainer: Any) -> str:
 def make_engine(
     name: str, trainer: Any, tokenizer: Any, *, batch_size: int, context_length: int, options: dict[str, Any]
 ) -> EvalEngine:
-    """Start an engine. `context_length`: what the longest prompt and its samples need; `options`: of `LiveEngines`."""
+    """Return an engine. `context_length`: what the longest prompt and its samples need; `options`: of `LiveEngines`.
+
+    Of vLLM there is one for each trainer, whoever asks for it: two would take the memory of two.
+    """
     if name == "transformers":
         return OwnModel(trainer, tokenizer, batch_size)
-    return FollowingEngines(trainer, tokenizer, context_length, options)
+    engines: FollowingEngines | None = vars(trainer).get("following_engines")
+    if engines is None:
+        engines = trainer.following_engines = FollowingEngines(trainer, tokenizer, context_length, options)
+    else:
+        engines.serve(context_length, options)
+    return engines

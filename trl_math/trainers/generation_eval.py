@@ -31,7 +31,7 @@ from trl_math.files import json_line, write_json, write_whole
 from trl_math.generation.arguments import make_prompts, sampler_hash
 from trl_math.generation.live import EngineLayout
 from trl_math.generation.random_state import RandomState
-from trl_math.generation.run import Missing, Prompt, check_ids, sample_row
+from trl_math.generation.run import Prompt, check_ids
 from trl_math.generation.together import everyone_or_nobody, gather, place
 from trl_math.grading import Grader, cluster
 from trl_math.grading.grader import num_cores
@@ -44,6 +44,7 @@ from trl_math.trainers.generation_eval_config import (
     draw_problems,
     pass_ks,
 )
+from trl_math.trainers.graded_rows import graded_rows
 
 
 FOLDER = "eval_samples"
@@ -106,7 +107,7 @@ class GenerationEvalCallback(TrainerCallback):
         self._batch_size = batch_size
         self._engine_options = dict(engine_options or {})
         self._engine: EvalEngine | None = None
-        self._grader = Grader(num_workers or _share_of_cores())
+        self._grader = Grader(num_workers or share_of_cores())
         self._random = RandomState()
         self._is_training = False
         self._has_trained = False
@@ -196,20 +197,8 @@ class GenerationEvalCallback(TrainerCallback):
         self, prompts: Sequence[Prompt], completions: Sequence[Sequence[Completion]], sampler: str
     ) -> list[dict[str, Any]]:
         """Return a row of `GRADED` for every sample."""
-        asked = [
-            (Missing(prompt, index), sample)
-            for prompt, samples in zip(prompts, completions, strict=True)
-            for index, sample in enumerate(samples)
-        ]
-        grades, _ = self._grader.grade_all(
-            {**self._by_id[one.prompt.problem_id], "completion": sample.text} for one, sample in asked
-        )
-        rows = []
-        for (one, sample), grade in zip(asked, grades, strict=True):
-            verdict = {"correct": grade.correct, "extracted": grade.extracted, "reason": grade.reason}
-            row = sample_row(one, sample, self.sampling, sampler) | verdict
-            rows.append({column: row[column] for column in GRADED.required})
-        return rows
+        rows = graded_rows(self._grader, self._by_id, prompts, completions, self.sampling, sampler)
+        return [{column: row[column] for column in GRADED.required} for row in rows]
 
     def _summarise(self, tallies: Sequence[Tally]) -> Summary:
         """Return the numbers, whose last bits do not depend on which process had which problem."""
@@ -255,6 +244,7 @@ class GenerationEvalCallback(TrainerCallback):
                 context_length=min(longest, limit or longest),
                 options=self._engine_options,
             )
+        self._engine.start()
         return self._engine
 
     def _rest(self) -> None:
@@ -263,7 +253,7 @@ class GenerationEvalCallback(TrainerCallback):
             self._engine.rest()
 
 
-def _share_of_cores() -> int:
+def share_of_cores() -> int:
     """Return how many processes may grade beside this one of the trainer's."""
     return max(1, min(4, num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 

@@ -192,18 +192,24 @@ def load_eval_problems(config: GenerationEvalConfig) -> datasets.Dataset | None:
 
 def draw_problems(problems: datasets.Dataset, number: int) -> datasets.Dataset:
     """Return up to `number` of the problems whose gold answer can be read, in their order: the same ones always."""
-    problems = to_problems(problems, "eval_problems")
+    problems = readable_problems(to_problems(problems, "eval_problems"), "evaluation problems")
+    if number >= len(problems):
+        return problems
+    return problems.select(sorted(random.Random(SUBSET_SEED).sample(range(len(problems)), number)))
+
+
+def readable_problems(problems: datasets.Dataset, kind: str) -> datasets.Dataset:
+    """Return the problems whose gold answer can be read: nothing else can be graded."""
     readable = [index for index, row in enumerate(problems) if _is_readable(row)]
     if not readable:
-        raise DataError(f"None of the {len(problems)} evaluation problems has an answer that can be read.")
+        raise DataError(f"None of the {len(problems)} {kind} has an answer that can be read.")
     if len(readable) < len(problems):
         logger.warning(
-            "%d of %d evaluation problems have no answer that can be read and are left out.",
+            "%d of %d %s have no answer that can be read and are left out.",
             len(problems) - len(readable),
             len(problems),
+            kind,
         )
-    if number < len(readable):
-        readable = sorted(random.Random(SUBSET_SEED).sample(readable, number))
     return problems.select(readable)
 
 

@@ -4,8 +4,6 @@ from typing import Any
 
 from datasets import Dataset
 
-from trl_math.trainers.sft_config import MathSFTConfig
-
 
 def data_name(dataset: Any) -> str:
     """Return where a data set came from, as far as it knows."""
@@ -13,8 +11,8 @@ def data_name(dataset: Any) -> str:
     return getattr(info, "dataset_name", None) or getattr(info, "builder_name", None) or "a data set made in memory"
 
 
-def describe_run(config: MathSFTConfig, dataset_name: str, num_rows: int | None) -> str:
-    """Return the model card's section on what was trained and how, in Markdown."""
+def sft_card_lines(config: Any) -> list[str]:
+    """Return what a card says of a `MathSFTConfig`'s objective."""
     lines = [f"objective: `{config.objective}`"]
     if config.objective_params:
         lines.append(f"objective_params: `{config.objective_params}`")
@@ -23,8 +21,30 @@ def describe_run(config: MathSFTConfig, dataset_name: str, num_rows: int | None)
     if config.objective == "coverage":
         for name in ("coverage_level", "coverage_reduction", "coverage_allocation", "min_coverage_weight"):
             lines.append(f"{name}: `{getattr(config, name)}`")
-    lines.append(f"data: `{dataset_name}`" + (f", {num_rows} tokenised rows" if num_rows is not None else ""))
-    lines.append(f"learning rate: `{config.learning_rate:g}`, seed: `{config.seed}`")
+    return lines
+
+
+def dpo_card_lines(config: Any) -> list[str]:
+    """Return what a card says of a `MathDPOConfig`'s objective: what is not at its default."""
+    types = ", ".join(config.loss_type)
+    weights = f", weights `{config.loss_weights}`" if config.loss_weights else ""
+    lines = [f"loss_type: `{types}`{weights}", f"beta: `{config.beta:g}`"]
+    names = ("pair_weight", "beta_schedule", "margin", "margin_schedule", "label_smoothing", "anchor", "anchor_weight")
+    for name in (*names, "anchor_attempts", "displacement_penalty", "length_normalised"):
+        value, params = getattr(config, name), getattr(config, f"{name}_params", None)
+        if value != type(config).__dataclass_fields__[name].default:
+            lines.append(f"{name}: `{value}`" + (f" with `{params}`" if params else ""))
+    return lines
+
+
+def card_section(objective: list[str], config: Any, dataset_name: str, num_rows: int | None) -> str:
+    """Return the model card's section on what was trained and how, in Markdown."""
+    rows = f", {num_rows} tokenised rows" if num_rows is not None else ""
+    lines = [
+        *objective,
+        f"data: `{dataset_name}`{rows}",
+        f"learning rate: `{config.learning_rate:g}`, seed: `{config.seed}`",
+    ]
     body = "\n".join(f"- {line}" for line in lines)
     return f"\n### Objective\n\nTrained with `trl-math`.\n\n{body}\n"
 

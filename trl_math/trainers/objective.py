@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from trl_math.errors import UsageError, nearest
 from trl_math.losses import (
     SEQUENCE_OBJECTIVES,
     TOKEN_OBJECTIVES,
@@ -20,34 +19,11 @@ from trl_math.losses import (
     cross_entropy_weight,
     reduce_sum,
 )
+from trl_math.trainers.parameters import keyword_parameters
 from trl_math.trainers.segments import Segments
 
 
 OBJECTIVES: dict[str, Callable[..., torch.Tensor]] = {**TOKEN_OBJECTIVES, **SEQUENCE_OBJECTIVES}
-
-
-def objective_params(name: str) -> dict[str, inspect.Parameter]:
-    """Return the hyper-parameters of an objective: its keyword-only arguments."""
-    parameters = inspect.signature(OBJECTIVES[name]).parameters.values()
-    return {parameter.name: parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
-
-
-def check_objective_params(name: str, given: dict[str, Any]) -> None:
-    """Raise a `UsageError` for parameters that the objective does not have, or has and was not given."""
-    known = objective_params(name)
-    for key, value in given.items():
-        if key not in known:
-            allowed = ", ".join(known) or "none"
-            raise UsageError(f"objective: {name} has no parameter {key!r}.{nearest(key, known)} It has: {allowed}.")
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise UsageError(f"objective_params: {key} must be a number, got {value!r}.")
-        if key.endswith("_probability") and not 0 < value < 1:
-            raise UsageError(f"objective_params: {key} is a probability between 0 and 1, got {value}.")
-        if key in ("temperature", "gamma") and not value > 0:
-            raise UsageError(f"objective_params: {key} must be above 0, got {value}.")
-    for key, parameter in known.items():
-        if parameter.default is parameter.empty and key not in given:
-            raise UsageError(f"objective: {name} needs objective_params: {{{key}: ...}}.")
 
 
 @dataclass(frozen=True)
@@ -98,7 +74,9 @@ def build_objective(config: Any, segments: Segments | None = None) -> TokenObjec
         for parameter in inspect.signature(OBJECTIVES[config.objective]).parameters.values()
         if parameter.kind is not parameter.KEYWORD_ONLY
     )
-    defaults = {name: parameter.default for name, parameter in objective_params(config.objective).items()}
+    defaults = {
+        name: parameter.default for name, parameter in keyword_parameters(OBJECTIVES[config.objective]).items()
+    }
     temperature = {**defaults, **(config.objective_params or {})}.get("temperature")
     return TokenObjective(function, reads, temperature)
 

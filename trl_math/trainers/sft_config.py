@@ -1,6 +1,5 @@
 """Configuration of `MathSFTTrainer`: TRL's `SFTConfig` plus the objective."""
 
-import json
 import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -9,7 +8,8 @@ from trl import SFTConfig
 
 from trl_math.errors import UsageError, pick
 from trl_math.trainers.generation_eval_config import GenerationEvalConfig
-from trl_math.trainers.objective import OBJECTIVES, check_objective_params
+from trl_math.trainers.objective import OBJECTIVES
+from trl_math.trainers.parameters import as_mapping, check_parameters
 from trl_math.trainers.segments import STEP_IDS
 
 
@@ -91,11 +91,7 @@ class MathSFTConfig(GenerationEvalConfig, SFTConfig):
     )
 
     def __post_init__(self) -> None:
-        if isinstance(self.objective_params, str):
-            try:
-                self.objective_params = json.loads(self.objective_params)
-            except ValueError:
-                raise UsageError(f"objective_params must be a mapping, got {self.objective_params!r}.") from None
+        self.objective_params = as_mapping("objective_params", self.objective_params)
         # Before TRL's own checks, which look at this machine: a typing mistake is one on every machine.
         self._check_objective()
         self._check_refill()
@@ -113,6 +109,11 @@ class MathSFTConfig(GenerationEvalConfig, SFTConfig):
         return self.min_coverage_weight > 0
 
     @property
+    def own_loss(self) -> str:
+        """The setting that asks for a loss other than TRL's, or an empty text."""
+        return "" if self.objective == "cross_entropy" else f"objective: {self.objective}"
+
+    @property
     def carried_columns(self) -> tuple[str, ...]:
         """Per-token columns that travel from the data set to the loss."""
         return (STEP_IDS,) if self.coverage_level == "step" else ()
@@ -126,7 +127,9 @@ class MathSFTConfig(GenerationEvalConfig, SFTConfig):
         pick("objective", self.objective, OBJECTIVES)
         for name in ("coverage_level", "coverage_reduction", "coverage_allocation"):
             pick(name, getattr(self, name), self.__dataclass_fields__[name].metadata["choices"])
-        check_objective_params(self.objective, self.objective_params or {})
+        check_parameters(
+            f"objective: {self.objective}", "objective_params", OBJECTIVES[self.objective], self.objective_params or {}
+        )
         if self.num_attempts is not None and not (self.num_attempts > 0 and math.isfinite(self.num_attempts)):
             raise UsageError(f"num_attempts must be a finite number above 0, got {self.num_attempts}.")
         if self.objective == "coverage":

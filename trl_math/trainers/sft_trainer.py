@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Callable
@@ -13,31 +12,31 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoProcessor, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
-from trl import SFTTrainer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from trl import SFTConfig, SFTTrainer
 
-from trl_math.errors import NonFiniteLossError, RunFolderError, UsageError
+from trl_math.errors import RunFolderError, UsageError
 from trl_math.files import write_json
 from trl_math.losses import cross_entropy_weight
-from trl_math.trainers.checkpoints import last_complete_checkpoint
 from trl_math.trainers.collator import CarryingCollator
+from trl_math.trainers.common import MathTrainerMixin, as_math_config, can_prepare, processing_class_of
 from trl_math.trainers.coverage_metrics import LIVE_WEIGHT, coverage_means, coverage_sums
 from trl_math.trainers.forward import TemperedHead, recorded_outputs
 from trl_math.trainers.generation_eval import GenerationEvalCallback
 from trl_math.trainers.generation_eval_config import load_eval_problems
-from trl_math.trainers.model_card import data_name, describe_run, num_rows, with_section
+from trl_math.trainers.model_card import sft_card_lines
 from trl_math.trainers.objective import SegmentObjective, attempts_of, build_objective, is_cross_entropy
 from trl_math.trainers.refill import RefillLoader, RefillState, StepShape
 from trl_math.trainers.rows import pack_rows, ready_rows
 from trl_math.trainers.segments import STEP_IDS, Segments, batch_ids, count_segments
 from trl_math.trainers.sft_config import MathSFTConfig
-from trl_math.trainers.sft_requests import as_math_config, refuse_clashes
+from trl_math.trainers.sft_requests import refuse_clashes
 
 
 REFILL_STATE_NAME = "refill.json"
 
 
-class MathSFTTrainer(SFTTrainer):
+class MathSFTTrainer(MathTrainerMixin, SFTTrainer):
     """TRL's `SFTTrainer`, except that the loss is `args.objective`; everything else is inherited.
 
     With the default objective (cross-entropy) loss and gradients are TRL's bit for bit. Rows are tokenised and checked
@@ -47,7 +46,6 @@ class MathSFTTrainer(SFTTrainer):
     """
 
     _tag_names = ["trl", "sft", "trl-math"]  # noqa: RUF012 - TRL's own way of declaring them
-    dataset_name: str | None = None  # for the model card; the command line sets it to what the recipe says
 
     def __init__(
         self,
@@ -60,7 +58,7 @@ class MathSFTTrainer(SFTTrainer):
         formatting_func: Callable[[dict], str] | None = None,
         **kwargs: Any,
     ) -> None:
-        args = as_math_config(args, model)
+        args = as_math_config(args, model, MathSFTConfig, SFTConfig, "SFT")
         self._is_trl_loss = is_cross_entropy(args)
         self._tempered_head: TemperedHead | None = None
         self._num_segments_in_batch: torch.Tensor | None = None
@@ -68,12 +66,7 @@ class MathSFTTrainer(SFTTrainer):
         self._ready_rows: list[Any] = []
         self._coverage_sums: dict[str, list[torch.Tensor]] = defaultdict(list)
         refuse_clashes(args, data_collator, train_dataset, kwargs)
-        if processing_class is None and isinstance(model, str):
-            processing_class = AutoProcessor.from_pretrained(
-                model,
-                revision=(args.model_init_kwargs or {}).get("revision"),
-                trust_remote_code=args.trust_remote_code,
-            )
+        processing_class = processing_class_of(model, processing_class, args)
         train_dataset = self._rows_before_model(train_dataset, processing_class, args, formatting_func, "train")
         eval_dataset = self._rows_before_model(eval_dataset, processing_class, args, formatting_func, "eval")
         eval_problems = load_eval_problems(args)
@@ -107,12 +100,9 @@ class MathSFTTrainer(SFTTrainer):
                 key: self._rows_before_model(rows, tokenizer, config, formatting_func, key)
                 for key, rows in dataset.items()
             }
-        if not isinstance(dataset, Dataset):
-            return dataset
         is_raw = (config.dataset_kwargs or {}).get("skip_prepare_dataset", False)
-        has_images = bool({"image", "images"} & set(dataset.column_names))
         needs_model = config.chat_template_path is not None and not os.path.isfile(config.chat_template_path)
-        if is_raw or has_images or needs_model or not isinstance(tokenizer, PreTrainedTokenizerBase):
+        if is_raw or needs_model or not can_prepare(dataset, tokenizer):
             return dataset
         return self._checked_rows(dataset, tokenizer, config, formatting_func, name)
 
@@ -204,23 +194,13 @@ class MathSFTTrainer(SFTTrainer):
 
     def _log_and_check(self, loss: torch.Tensor, segments: Segments | None) -> None:
         """Log coverage, and stop all processes together at a loss that is not finite, which Trainer would hide."""
-        values = loss.detach().reshape(1)
+        sums = None
         if segments is not None and self.args.num_attempts is not None:
             live_weight = self.args.min_coverage_weight or LIVE_WEIGHT
             sums = coverage_sums(segments, attempts_of(self.args, segments), live_weight)
-            values = torch.cat([values.to(sums), sums])
-        gathered = self.accelerator.gather(values).view(-1, values.numel())
-        if not math.isfinite(gathered[:, 0].sum().item()):
-            raise NonFiniteLossError(
-                f"The loss is {gathered[:, 0].tolist()} at step {self.state.global_step}; it was not used. Look at "
-                "the last batch's rows, lower learning_rate, or train in bf16 instead of fp16."
-            )
-        if gathered.shape[1] > 1:
-            self._coverage_sums[self._mode].append(gathered[:, 1:])
-
-    @property
-    def _mode(self) -> str:
-        return "train" if self.model.training else "eval"
+        gathered = self._gathered(loss, sums)
+        if sums is not None:
+            self._coverage_sums[self._mode].append(gathered)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add coverage as the mean over all segments since the last log, not over micro-batches."""
@@ -327,36 +307,16 @@ class MathSFTTrainer(SFTTrainer):
         self._refill.state = state
         return self._refill.state.resume(), 0
 
-    # ---- Checkpoints ----
-
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
-        """As `Trainer.train`, but `resume_from_checkpoint=True` skips a checkpoint that was cut off while written."""
-        if resume_from_checkpoint is True:
-            last = last_complete_checkpoint(self.args.output_dir)
-            if last is None:
-                raise RunFolderError(f"There is no complete checkpoint to resume in {self.args.output_dir}.")
-            resume_from_checkpoint = str(last)
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+    # ---- Checkpoints and card ----
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         if self._refill is not None and self.args.should_save:
             # Before the trainer's state, whose presence says that the checkpoint is whole.
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / REFILL_STATE_NAME, asdict(self._refill.state))
+            write_json(self._checkpoint_folder(trial) / REFILL_STATE_NAME, asdict(self._refill.state))
         super()._save_checkpoint(model, trial)
-        card = Path(self.args.output_dir) / "README.md"
-        if self.is_world_process_zero() and folder.is_dir() and card.exists():
-            shutil.copyfile(card, folder / "README.md")
 
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """As TRL's, with the objective, N and data."""
-        super().create_model_card(*args, **kwargs)
-        if self.is_world_process_zero():
-            path = Path(self.args.output_dir) / "README.md"
-            name = self.dataset_name or data_name(self.train_dataset)
-            section = describe_run(self.args, name, num_rows(self.train_dataset))
-            path.write_text(with_section(path.read_text(), section))
+    def _card_lines(self) -> list[str]:
+        return sft_card_lines(self.args)
 
 
 class _RefillCallback(TrainerCallback):

@@ -1,8 +1,9 @@
-"""Problems that need no network and no package: sums and products, and word problems of two to four steps.
+"""Problems that need no network and no package: sums and products, times tables, word problems of two to four steps.
 
-Problem number i follows from i alone, so that a set is the same on every machine and its first problems do not depend
-on how many are taken. A question belongs to one split for ever, by a hash of its text, as `data.generators` has it:
-what solved problems are shown comes from `train` and is never asked.
+As sources they are `embedded:arithmetic`, `embedded:times_tables` and `embedded:word_problems`. Problem number i of a
+set follows from i alone, so that it is the same on every machine and its first problems do not depend on how many are
+taken. A question belongs to one split for ever, by a hash of its text, as `data.generators` has it: what solved
+problems are shown comes from `train` and is never asked.
 """
 
 import hashlib
@@ -11,12 +12,17 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import datasets
+
 from trl_math.data.generators import SPLIT_OF_BUCKET
 from trl_math.errors import pick
 
 
-# How many problems each split of an embedded set has.
+# How many problems each split of an embedded set has, where the questions do not run out before.
 NUM_PROBLEMS = 500
+FACTORS = range(2, 13)  # of the times tables
+
+PREFIX = "embedded:"
 
 NAMES = (
     "Amina",
@@ -79,6 +85,26 @@ def arithmetic(split: str) -> list[dict[str, Any]]:
     return _rows("arithmetic", split, {"sum": _sum, "difference": _difference, "product": _product, "both": _both})
 
 
+def times_tables(split: str) -> list[dict[str, Any]]:
+    """Return the 121 products of two numbers from 2 to 12, a third of them for test, in an order by hash.
+
+    A small model is now right and now wrong about most of them, which is what learning from its own samples needs.
+    """
+    pick("split of the times tables", split, ("train", "test"))
+    products = {f"What is {a} * {b}?": a * b for a in FACTORS for b in FACTORS}
+    is_test = {question: int.from_bytes(_digest(question)[:4]) % 3 == 0 for question in products}
+    mine = sorted((question for question in products if is_test[question] == (split == "test")), key=_digest)
+    return [
+        {
+            "question": question,
+            "answer": str(products[question]),
+            "solution": f"{question[8:-1]} = {products[question]}",
+            "subject": "product",
+        }
+        for question in mine
+    ]
+
+
 def word_problems(split: str) -> list[dict[str, Any]]:
     """Return 500 word problems of the kind of GSM8K, with solutions that end in `#### <answer>`."""
     return _rows("word_problems", split, WORD_PROBLEMS)
@@ -103,8 +129,11 @@ def _distinct(name: str, split: str, kinds: dict[str, Callable[[Draw], Problem]]
 
 
 def _split_of(question: str) -> str:
-    digest = hashlib.sha256(question.encode()).digest()
-    return SPLIT_OF_BUCKET[int.from_bytes(digest[:4]) % len(SPLIT_OF_BUCKET)]
+    return SPLIT_OF_BUCKET[int.from_bytes(_digest(question)[:4]) % len(SPLIT_OF_BUCKET)]
+
+
+def _digest(question: str) -> bytes:
+    return hashlib.sha256(question.encode()).digest()
 
 
 # ---- Arithmetic ----
@@ -307,3 +336,15 @@ WORD_PROBLEMS: dict[str, Callable[[Draw], Problem]] = {
     "ages": _ages,
     "seats": _rows_of_seats,
 }
+
+EMBEDDED_SETS: dict[str, Callable[[str], list[dict[str, Any]]]] = {
+    "arithmetic": arithmetic,
+    "times_tables": times_tables,
+    "word_problems": word_problems,
+}
+
+
+def load_embedded(name: str, split: str) -> datasets.Dataset:
+    """Return one split of the source `embedded:<set>`."""
+    make = EMBEDDED_SETS[pick("embedded set", name.removeprefix(PREFIX), EMBEDDED_SETS)]
+    return datasets.Dataset.from_list(make(split), split=datasets.NamedSplit(split))

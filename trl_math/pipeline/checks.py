@@ -1,0 +1,202 @@
+"""What is known of a stage before it runs: its settings, typed, and what would stop it on this machine.
+
+Each function reads the very flags that the command will be given, with the command's own code. Importing this costs
+nothing; calling it imports what the command needs.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from trl_math.errors import DataError
+from trl_math.recipes import (
+    build_dpo,
+    build_evaluate,
+    build_generate,
+    build_sft,
+    look_at_dpo,
+    look_at_sft,
+    parse_flags,
+    split_values,
+)
+
+
+class Asked(NamedTuple):
+    """A stage, as a check sees it."""
+
+    flags: Sequence[str]
+    is_model_there: bool  # or made by a stage before it
+    is_data_there: bool
+
+
+def check_nothing(asked: Asked) -> None:
+    """Nothing but its settings can stop this command before its input is there."""
+
+
+# ---- generate ----
+
+
+def read_generate(flags: Sequence[str]) -> dict[str, Any]:
+    return build_generate(parse_flags(flags)).given
+
+
+def check_generate(asked: Asked) -> None:
+    from trl_math.cli import generate  # noqa: PLC0415 - heavy
+    from trl_math.generation.arguments import load_problems  # noqa: PLC0415 - heavy
+    from trl_math.share import Part  # noqa: PLC0415
+
+    arguments = build_generate(parse_flags(asked.flags))
+    generate.check(arguments, Part())
+    _check_engine(arguments.engine)
+    if asked.is_model_there:
+        generate.prepare(arguments)
+    elif asked.is_data_there:
+        load_problems(arguments.generate)
+
+
+def _check_engine(engine: Any) -> None:
+    from trl_math.share import devices_of  # noqa: PLC0415
+
+    engine.check_here()
+    if engine.engine == "vllm":
+        devices_of(0, engine.data_parallel_size, engine.tensor_parallel_size)  # raises if there are fewer
+
+
+# ---- grade ----
+
+
+def read_grade(flags: Sequence[str]) -> dict[str, Any]:
+    from trl_math.cli.grade import GradeArguments  # noqa: PLC0415
+
+    return _read(parse_flags(flags), GradeArguments)
+
+
+def check_grade(asked: Asked) -> None:
+    from trl_math.cli.grade import GradeArguments  # noqa: PLC0415
+    from trl_math.grading.sandbox import usable_mode  # noqa: PLC0415
+
+    arguments = GradeArguments(**split_values(parse_flags(asked.flags), {"grade": GradeArguments})["grade"])
+    if arguments.programs:
+        usable_mode()  # says why, if programs cannot be run here
+    if asked.is_data_there and arguments.data is not None:
+        check_gold(arguments.data, arguments.split, arguments.data_config)
+
+
+def check_gold(data: str, split: str, config: str | None) -> None:
+    """Raise unless there are answers to grade against."""
+    from trl_math.data.load import read_for_style  # noqa: PLC0415 - heavy
+    from trl_math.evaluation.benchmark_table import BENCHMARKS  # noqa: PLC0415 - heavy
+    from trl_math.evaluation.benchmarks import find_benchmark, load  # noqa: PLC0415 - heavy
+
+    is_benchmark = data.partition("=")[0] in BENCHMARKS
+    problems = load(*find_benchmark(data)) if is_benchmark else read_for_style(data, split, config, "plain")
+    if all(answer is None for answer in problems["answer"]):
+        raise DataError(f"No problem of {data} has a gold answer, and samples are graded against those.")
+
+
+# ---- pairs ----
+
+
+def read_pairs(flags: Sequence[str]) -> dict[str, Any]:
+    from trl_math.cli.pairs import SourceArguments  # noqa: PLC0415
+    from trl_math.data.pair_settings import PairSettings  # noqa: PLC0415
+
+    return _read(parse_flags(flags), SourceArguments, PairSettings)
+
+
+# ---- dpo, sft ----
+
+
+def read_dpo(flags: Sequence[str]) -> dict[str, Any]:
+    return _with_batch(look_at_dpo(parse_flags(flags)))
+
+
+def check_dpo(asked: Asked) -> None:
+    from trl_math.preflight import check_before_model  # noqa: PLC0415 - heavy
+
+    arguments = build_dpo(parse_flags(asked.flags))
+    check_before_model(arguments, _launch(arguments))
+
+
+def read_sft(flags: Sequence[str]) -> dict[str, Any]:
+    return _with_batch(look_at_sft(parse_flags(flags)))
+
+
+def check_sft(asked: Asked) -> None:
+    from trl_math.data.load import load_rows  # noqa: PLC0415 - heavy
+    from trl_math.preflight import check_before_model  # noqa: PLC0415 - heavy
+
+    arguments = build_sft(parse_flags(asked.flags))
+    check_before_model(arguments, _launch(arguments))
+    if asked.is_data_there:
+        load_rows(arguments.data, arguments.training.seed, evaluates=arguments.evaluates)
+
+
+def _launch(arguments: Any) -> Any:
+    from trl_math.launch import launch_plan  # noqa: PLC0415
+
+    return launch_plan(arguments.header.accelerate_config, arguments.header.num_processes)
+
+
+def _with_batch(arguments: Any) -> dict[str, Any]:
+    """Return the settings with the effective batch, which counts, while how it comes about does not."""
+    from trl_math.preflight import effective_batch  # noqa: PLC0415 - heavy
+
+    return {**arguments.given, "effective_batch": effective_batch(arguments, _launch(arguments))}
+
+
+# ---- merge, evaluate, compare, report ----
+
+
+def read_merge(flags: Sequence[str]) -> dict[str, Any]:
+    from trl_math.cli.merge import MergeArguments  # noqa: PLC0415
+
+    return _read(parse_flags(flags), MergeArguments)
+
+
+def read_evaluate(flags: Sequence[str]) -> dict[str, Any]:
+    return build_evaluate(parse_flags(flags)).given
+
+
+def check_evaluate(asked: Asked) -> None:
+    from trl_math.cli import evaluate  # noqa: PLC0415 - heavy
+    from trl_math.evaluation.benchmarks import find_benchmark, load  # noqa: PLC0415 - heavy
+    from trl_math.evaluation.units import check_names, make_units  # noqa: PLC0415 - heavy
+    from trl_math.generation.engines import find_checkpoint  # noqa: PLC0415 - heavy
+    from trl_math.share import Part  # noqa: PLC0415
+
+    arguments = build_evaluate(parse_flags(asked.flags))
+    evaluate.check(arguments, Part())
+    settings, engine = arguments.evaluate, arguments.engine
+    if settings.mode != "coverage":
+        _check_engine(engine)
+    if asked.is_model_there:
+        make_units(settings.benchmarks, settings, engine, find_checkpoint(engine))
+        return
+    found = [find_benchmark(text) for text in settings.benchmarks]
+    check_names([benchmark.name for benchmark, _ in found])
+    for benchmark, path in found:
+        load(benchmark, path)
+
+
+def read_compare(flags: Sequence[str]) -> dict[str, Any]:
+    from trl_math.cli.compare import CompareArguments  # noqa: PLC0415
+
+    return _read(parse_flags(flags), CompareArguments)
+
+
+def read_report(flags: Sequence[str]) -> dict[str, Any]:
+    from trl_math.cli.report import read_request  # noqa: PLC0415
+
+    _, values = read_request(["runs", *flags])
+    return values
+
+
+def _read(values: Mapping[str, Any], *kinds: type) -> dict[str, Any]:
+    """Return the settings of dataclasses that are not their defaults, typed."""
+    given: dict[str, Any] = {}
+    for kind, typed in zip(kinds, split_values(values, {kind.__name__: kind for kind in kinds}).values(), strict=True):
+        kind(**typed)  # refuses what makes no sense
+        defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+        given |= {name: value for name, value in typed.items() if value != defaults[name]}
+    return given

@@ -1,0 +1,172 @@
+"""What a plan is, in words: `trl-math run --dry-run`, and the list of stages before they run."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from trl_math.errors import TrlMathError
+from trl_math.generate_plan import sections, settings_lines
+from trl_math.pipeline import checks
+from trl_math.pipeline.commands import COMMANDS
+from trl_math.pipeline.outside import Rows
+from trl_math.pipeline.plan import Plan, PlannedStage, flags_of
+from trl_math.pipeline.recipe import ROUND, Experiment
+from trl_math.pipeline.records import Job, is_finished, read_record
+from trl_math.share import visible_gpus
+
+
+# Settings that the plan fills in for every stage, and that its lines leave out.
+UNSAID = {"output", "output_dir", "seed"}
+
+
+def jobs_of(plan: Plan) -> list[Job]:
+    """Return the stages as the runner needs them."""
+    return [
+        Job(
+            stage.label,
+            stage.key,
+            str(stage.stem),
+            str(stage.output),
+            stage.words,
+            COMMANDS[stage.command].is_resumable,
+        )
+        for stage in plan.stages
+    ]
+
+
+def check(plan: Plan, jobs: Sequence[Job]) -> list[str]:
+    """Return what would stop stages that are to run, each said once however many rounds have it."""
+    seen = set()
+    found = []
+    for stage, job in zip(plan.stages, jobs, strict=True):
+        kind = stage.section.partition("-")[0], stage.name
+        if kind in seen or is_finished(job):
+            continue
+        seen.add(kind)
+        try:
+            COMMANDS[stage.command].check(_asked(stage))
+        except TrlMathError as error:
+            found.append(f"{stage.label}: {error}")
+    return found
+
+
+def _asked(stage: PlannedStage) -> checks.Asked:
+    model = {COMMANDS[stage.command].model, "adapter", "tokenizer"}
+    return checks.Asked(
+        flags_of(stage),
+        is_model_there=not model & stage.sources.keys(),
+        is_data_there=not {"data", "dataset_name"} & stage.sources.keys(),
+    )
+
+
+def overview(experiment: Experiment, plan: Plan, jobs: Sequence[Job]) -> list[str]:
+    """Return a line for the experiment, and one for each stage."""
+    rounds = experiment.arguments.rounds
+    said = f", {rounds} round{'s' * (rounds > 1)}" if experiment.sections[ROUND] else ""
+    first = f"{plan.folder}: {len(jobs)} stages{said}; {sum(map(is_finished, jobs))} of them are finished."
+    return [first, *(f"  {line}" for line in stage_lines(plan, jobs))]
+
+
+def stage_lines(plan: Plan, jobs: Sequence[Job]) -> list[str]:
+    """Return a line for each stage: its state, its place and how much there is to do."""
+    names = [str(stage.stem.relative_to(plan.folder)) for stage in plan.stages]
+    width = max(map(len, names))
+    return [
+        f"{number:>2}  {_state(job):8}  {name:{width}}  {amount(stage, plan)}".rstrip()
+        for number, (name, stage, job) in enumerate(zip(names, plan.stages, jobs, strict=True), start=1)
+    ]
+
+
+def report(experiment: Experiment, plan: Plan, jobs: Sequence[Job]) -> str:
+    """Return the text of a dry run."""
+    missing = check(plan, jobs)
+    gpus = visible_gpus()
+    parts = {
+        "experiment": _experiment(experiment, plan),
+        "stages": stage_lines(plan, jobs),
+        **_settings(plan),
+        "machine": [f"{len(gpus)} GPUs are visible here; every stage may use all of them"],
+        "missing on this machine": [*dict.fromkeys(missing)] or ["nothing"],
+    }
+    return sections(parts)
+
+
+def _experiment(experiment: Experiment, plan: Plan) -> list[str]:
+    arguments = experiment.arguments
+    lines = [f"output  {plan.folder}"]
+    if arguments.model:
+        lines.append(f"model   {arguments.model} ({plan.outside.model(arguments.model, arguments.revision)})")
+    rows = plan.outside.rows(vars(arguments))
+    if arguments.data:
+        number = f"{rows.number:,} problems" if rows else "not in the local cache, so not checked"
+        lines.append(f"data    {arguments.data}, split {arguments.split}: {number}")
+    if experiment.sections[ROUND]:
+        lines.append(f"rounds  {arguments.rounds}, each with the model of the one before")
+    return lines
+
+
+def _state(job: Job) -> str:
+    runs = read_record(job)["runs"]
+    if is_finished(job):
+        return "finished"
+    if not runs:
+        return "to do"
+    return "failed" if runs[-1].get("status") else "stopped"
+
+
+def _settings(plan: Plan) -> dict[str, list[str]]:
+    """Return a section with the settings of each stage; those of the first round stand for all rounds."""
+    shown: dict[str, list[str]] = {}
+    for stage in plan.stages:
+        section, _, number = stage.section.partition("-")
+        if number in ("", "1"):
+            given = {name: value for name, value in stage.settings.items() if name not in UNSAID}
+            also = " (others are at their defaults)" if not shown else ""
+            title = f"settings of {section}{' 1' if number else ''}, {stage.name}: trl-math {stage.command}{also}"
+            shown[title] = settings_lines({name: _short(value, plan) for name, value in given.items()})
+    return shown
+
+
+def _short(value: Any, plan: Plan) -> Any:
+    """Return a setting as it is read most easily: paths below the experiment's folder."""
+    if isinstance(value, list):
+        return [_short(part, plan) for part in value]
+    return value.replace(f"{plan.folder}/", "") if isinstance(value, str) else value
+
+
+# ---- How much there is to do ----
+
+
+def amount(stage: PlannedStage, plan: Plan) -> str:
+    """Return how much a stage has to do, as far as that is known."""
+    number = stage.given.get("num_samples", 1)
+    if COMMANDS[stage.command].has_window:
+        rows = plan.outside.rows(stage.settings)
+        if rows is None:  # not in the local cache
+            most = stage.given.get("max_problems")
+            what = f"at most {most:,} problems" if most else "each problem"
+            return f"{what} x {number} samples"
+        return _window(stage, rows, number)
+    if "benchmarks" in stage.given:
+        return _benchmarks(stage, number)
+    return ""
+
+
+def _window(stage: PlannedStage, rows: Rows, num_samples: int) -> str:
+    size = min(stage.given.get("max_problems") or rows.number, rows.number)
+    text = f"{size:,} problems x {num_samples} samples = {size * num_samples:,}"
+    if not (skip := stage.given.get("skip_problems", 0)):
+        return text
+    first, last = skip // rows.number + 1, (skip + size - 1) // rows.number + 1
+    passes = "" if last == 1 else f"; pass {last} over the data" if first == last else f"; pass {last} begins in it"
+    return f"{text}, from problem {skip % rows.number + 1:,} of {rows.number:,}{passes}"
+
+
+def _benchmarks(stage: PlannedStage, num_samples: int) -> str:
+    from trl_math.evaluation.benchmarks import find_benchmark, load  # noqa: PLC0415 - heavy
+
+    names = stage.given["benchmarks"]
+    try:
+        sizes = [len(load(*find_benchmark(name), stage.given.get("max_problems"))) for name in names]
+    except TrlMathError:  # not in the local cache, or a mistake, which the check of the stage names
+        return f"{', '.join(names)}, {num_samples} samples of each problem"
+    return f"{sum(sizes):,} problems of {', '.join(names)} x {num_samples} samples = {sum(sizes) * num_samples:,}"

@@ -1,0 +1,300 @@
+"""From a recipe to its stages in order, each with the folder it writes and a key that says what its result depends on.
+
+A stage's key is the hash of its command, its settings as far as they change the result, and what it reads: stages by
+their keys, everything else by content. Its folder carries the key's beginning. So a changed setting makes new folders
+for that stage and for those that depend on it, and finds the others where they are.
+
+What connects stages is filled in as placeholders where it is not given, and then resolved twice: to folders for the
+command line, to keys for the key.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trl_math.errors import TrlMathError, UsageError, nearest
+from trl_math.pipeline.commands import COMMANDS, DATA, MODEL, Command, Place
+from trl_math.pipeline.outside import OF_STAGE, Outside
+from trl_math.pipeline.recipe import AFTER, BEFORE, ROUND, Experiment, Stage
+from trl_math.recipes import convert
+from trl_math.run_folder import IMMATERIAL
+
+
+KEY_LENGTH = 8
+# Where every command's own output setting goes; it is the stage's folder, and no setting of the result.
+OUTPUTS = {"output", "output_dir"}
+# `{name}` or `{section/name}`; `{{name}}` stands for the text {name}.
+REFERENCE = re.compile(r"\{\{([\w./-]+)\}\}|\{([\w./-]+)\}")
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage that is ready to run once those before it have."""
+
+    section: str  # before, round-1, ..., after
+    name: str
+    command: str
+    settings: dict[str, Any]  # everything that is given to the command
+    given: dict[str, Any]  # the same as the command reads it, without defaults
+    sources: dict[str, list[str]]  # setting -> labels of the stages that it comes from
+    key: str
+    stem: Path  # of the files that tell of the stage
+    output: Path
+
+    @property
+    def label(self) -> str:
+        return f"{self.section}/{self.name}"
+
+    @property
+    def words(self) -> list[str]:
+        """The command line."""
+        return [self.command, *bare_words(COMMANDS[self.command], self.settings), *flags_of(self)]
+
+
+def makes(stage: PlannedStage, *kinds: str) -> bool:
+    """Whether what a stage leaves is of one of these kinds."""
+    return not {*kinds}.isdisjoint(COMMANDS[stage.command].makes)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All stages of an experiment, in order."""
+
+    folder: Path
+    stages: list[PlannedStage]
+    outside: Outside
+
+
+def make_plan(experiment: Experiment, outside: Outside | None = None) -> Plan:
+    """Return the stages of an experiment, or raise what is wrong with one of them."""
+    assert experiment.arguments.output is not None
+    plan = Plan(Path(experiment.arguments.output), [], outside or Outside())
+    for section, number, stage in _in_order(experiment):
+        try:
+            plan.stages.append(_planned(experiment, plan, section, number, stage))
+        except TrlMathError as error:
+            raise UsageError(f"{section}/{stage.name}: {error}") from error
+    return plan
+
+
+def _in_order(experiment: Experiment) -> Iterator[tuple[str, int | None, Stage]]:
+    """Yield (section, number of the round, stage)."""
+    yield from ((BEFORE, None, stage) for stage in experiment.sections[BEFORE])
+    for number in range(1, experiment.arguments.rounds + 1):
+        yield from ((f"{ROUND}-{number}", number, stage) for stage in experiment.sections[ROUND])
+    yield from ((AFTER, None, stage) for stage in experiment.sections[AFTER])
+
+
+def _planned(experiment: Experiment, plan: Plan, section: str, number: int | None, stage: Stage) -> PlannedStage:
+    command = COMMANDS[stage.command]
+    settings = _with_window(stage.settings, command, number, experiment.arguments.seed)
+    settings = _filled(settings, command, plan.stages, experiment)
+    sources = {name: _stages_in(value, plan.stages) for name, value in settings.items()}
+    _check_whole(command, sources, plan.stages)
+    places = _places(experiment, plan.stages, section, number)
+    settings = {name: _resolved(value, places) for name, value in settings.items()}
+    if command.revision is not None and settings[command.model or ""] == experiment.arguments.model:
+        settings = {**_given(command.revision, experiment.arguments.revision), **settings}
+    somewhere = command.place(Place(plan.folder / section / stage.name, "", settings))  # its name needs the key
+    given = command.read(_flags(command, {**settings, command.output: str(somewhere)}))
+    key = _key(stage.command, settings, given, plan)
+    stem = plan.folder / section / f"{stage.name}-{key[:KEY_LENGTH]}"
+    output = command.place(Place(stem, key[:KEY_LENGTH], settings))
+    return PlannedStage(
+        section=section,
+        name=stage.name,
+        command=stage.command,
+        settings={**settings, command.output: str(output)},
+        given=given,
+        sources={name: labels for name, labels in sources.items() if labels},
+        key=key,
+        stem=stem,
+        output=output,
+    )
+
+
+def _check_whole(command: Command, sources: Mapping[str, list[str]], before: Sequence[PlannedStage]) -> None:
+    """Raise if a stage would train on top of an adapter, which the next adapter could not be told apart from."""
+    labels = sources.get(command.model or "", []) if command.trains_whole else []
+    adapters = [stage.label for stage in before if stage.label in labels and stage.given.get("use_peft")]
+    if adapters:
+        raise UsageError(
+            f"it would train on top of the LoRA adapter of {adapters[0]}: put a merge stage behind that one, which "
+            "makes a whole model of it."
+        )
+
+
+# ---- What is not given is filled in ----
+
+
+def _with_window(settings: Mapping[str, Any], command: Command, number: int | None, seed: int) -> dict[str, Any]:
+    """Return the settings with `problems: K` as the window of this round: K problems behind those of rounds before."""
+    settings = dict(settings)
+    if not command.has_window or "problems" not in settings:
+        return settings
+    if number is None or "max_problems" in settings or "skip_problems" in settings:
+        raise UsageError(
+            "problems takes other problems in each round: it is for stages of round, without max_problems and "
+            "skip_problems."
+        )
+    size = convert("problems", settings.pop("problems"), int)
+    if size < 1:
+        raise UsageError(f"problems must be at least 1, got {size}.")
+    window = {"max_problems": size, "skip_problems": (number - 1) * size, "shuffle_seed": seed}
+    return {**window, **settings}
+
+
+def _filled(
+    settings: Mapping[str, Any], command: Command, before: Sequence[PlannedStage], experiment: Experiment
+) -> dict[str, Any]:
+    """Return the settings with what connects the stage to others and to the experiment, as placeholders."""
+    filled: dict[str, Any] = {}
+    arguments = experiment.arguments
+    for name, take in command.takes.items():
+        if name in settings or settings.get(take.unless or "") is not None:
+            continue
+        chosen = take.choose([stage.label for stage in before if makes(stage, *take.kinds)])
+        if not chosen:
+            kinds = " or ".join(take.kinds)
+            makers = ", ".join(other for other, one in COMMANDS.items() if {*take.kinds} & {*one.makes})
+            raise UsageError(
+                f"it needs {kinds}, and the stages before it make {'too few' if take.is_list else 'none'}: "
+                f"put one before it ({makers or 'no command of this version makes them'}), or set {name}."
+            )
+        filled[name] = [f"{{{label}}}" for label in chosen] if take.is_list else f"{{{chosen[0]}}}"
+    if command.model is not None:
+        filled[command.model] = "{model}"
+    if "seed" in command.shared:
+        filled["seed"] = arguments.seed
+    filled |= settings
+    if "data" in command.shared and "data" not in settings:
+        filled = _data_of(filled, command, before, experiment) | filled
+    return filled
+
+
+def _data_of(
+    settings: Mapping[str, Any], command: Command, before: Sequence[PlannedStage], experiment: Experiment
+) -> dict[str, Any]:
+    """Return the problems of the stage that this one takes its input from; without one, those of the experiment."""
+    labels = {label for name in command.takes for label in _stages_in(settings.get(name), before)}
+    taken = [stage.settings for stage in before if stage.label in labels and "data" in stage.settings]
+    source = taken[-1] if taken else vars(experiment.arguments)
+    return {name: source[name] for name in DATA if source.get(name) is not None}
+
+
+def _given(name: str, value: Any) -> dict[str, Any]:
+    return {} if value is None else {name: value}
+
+
+# ---- Placeholders ----
+
+
+def _places(
+    experiment: Experiment, before: Sequence[PlannedStage], section: str, number: int | None
+) -> dict[str, str | None]:
+    """Return what placeholders stand for here; None if they stand for nothing."""
+    models = [str(stage.output) for stage in before if makes(stage, MODEL)]
+    start = experiment.arguments.model
+    places: dict[str, str | None] = {
+        "start": start,
+        "model": models[-1] if models else start,
+        "round": None if number is None else str(number),
+    }
+    # The nearest stage of a name comes last, and stays.
+    places |= {stage.name: str(stage.output) for stage in before}
+    return places | {stage.label: str(stage.output) for stage in before}
+
+
+def _resolved(value: Any, places: Mapping[str, str | None]) -> Any:
+    """Return a setting with its placeholders replaced."""
+    if isinstance(value, list):
+        return [_resolved(part, places) for part in value]
+    if isinstance(value, dict):
+        return {name: _resolved(part, places) for name, part in value.items()}
+    if not isinstance(value, str):
+        return value
+
+    def replace(match: re.Match[str]) -> str:
+        if match[1] is not None:
+            return f"{{{match[1]}}}"
+        name = match[2]
+        if name not in places:
+            raise UsageError(
+                f"There is nothing called {{{name}}} before it.{nearest(name, places)} Known: {', '.join(places)}. "
+                f"(Write {{{{{name}}}}} for the text itself.)"
+            )
+        found = places[name]
+        if found is None:
+            what = "outside of the rounds" if name == "round" else "as long as the recipe names no model"
+            raise UsageError(f"{{{name}}} stands for nothing {what}.")
+        return found
+
+    return REFERENCE.sub(replace, value)
+
+
+def _stages_in(value: Any, before: Sequence[PlannedStage]) -> list[str]:
+    """Return the labels of the stages that a setting refers to."""
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    labels = []
+    for match in REFERENCE.finditer(text):
+        found = [
+            stage.label
+            for stage in before
+            if match[2] in (stage.name, stage.label) or (match[2] == "model" and makes(stage, MODEL))
+        ]
+        labels += found[-1:]
+    return labels
+
+
+# ---- Keys and command lines ----
+
+
+def _key(name: str, settings: Mapping[str, Any], given: Mapping[str, Any], plan: Plan) -> str:
+    """Return the hash of what a stage's result depends on."""
+    command = COMMANDS[name]
+    ours = [command.words] if command.words else []
+    known = {**{word: settings[word] for word in ours}, **given}
+    material = {
+        setting: _by_key(value, plan.stages)
+        for setting, value in known.items()
+        if setting not in IMMATERIAL | OUTPUTS | command.immaterial
+    }
+    text = json.dumps([name, material | plan.outside.identities(material)], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _by_key(value: Any, stages: Sequence[PlannedStage]) -> Any:
+    """Return a setting with the outputs of stages replaced by the keys of the stages."""
+    if isinstance(value, list):
+        return [_by_key(part, stages) for part in value]
+    if isinstance(value, dict):
+        return {name: _by_key(part, stages) for name, part in value.items()}
+    if isinstance(value, str):
+        # An output may lie inside of another.
+        for stage in sorted(stages, key=lambda stage: -len(str(stage.output))):
+            value = value.replace(str(stage.output), f"{OF_STAGE}{stage.key}")
+    return value
+
+
+def flags_of(stage: PlannedStage) -> list[str]:
+    """Return a stage's settings as its command takes them."""
+    return _flags(COMMANDS[stage.command], stage.settings)
+
+
+def bare_words(command: Command, settings: Mapping[str, Any]) -> list[str]:
+    """Return what stands before the flags."""
+    value = settings[command.words] if command.words else []
+    return [str(part) for part in (value if isinstance(value, list) else [value])]
+
+
+def _flags(command: Command, settings: Mapping[str, Any]) -> list[str]:
+    return [f"--{name}={_text(value)}" for name, value in settings.items() if name != command.words]
+
+
+def _text(value: Any) -> str:
+    """Return a value as a flag gives it."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

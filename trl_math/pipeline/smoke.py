@@ -1,0 +1,97 @@
+"""`trl-math run --smoke`: the same stages and rounds for real, with the embedded model on products of one digit.
+
+What a stage is about stays (the rule of pairs, the losses, LoRA); what needs a cluster, time or a harder model is
+replaced, as `trl_math.smoke` does for single commands. Each function here makes one command's settings small.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trl_math.files import write_whole
+from trl_math.smoke import KEPT_OF_ALL, LIVE_KEPT, LIVE_REPLACED, REPLACED
+
+
+MODEL = "embedded:smollm2-135m-instruct"
+NUM_ROUNDS = 2
+NUM_PROBLEMS, NUM_SAMPLES = 8, 8
+# Shown how it goes, the embedded model is right about two times in three, so that there is something to learn from.
+SHOTS = "2 * 2 = 4\n3 * 5 = 15\n"
+FACTORS = range(2, 10)
+
+ENGINE = {"backend": "transformers", "dtype": "bfloat16", "batch_size": 64}
+# A product is there after some tokens, and the next line is another subject.
+SAMPLING = {"prompt_style": "plain", "max_tokens": 8, "stop": ["\n"]}
+SAMPLING_KEPT = {*KEPT_OF_ALL, "logprobs"} - {"prompt_style"}
+# Of pairs: what would leave nothing of so few samples, or speaks of other texts.
+PAIRS_LEFT_OUT = {"min_pass_rate", "max_pass_rate", "prefix_to_prompt", "eval_fraction", "eval_problems", "tokenizer"}
+# Of training: what names models and data, which come from the stages before.
+CONNECTED = {"model_name_or_path", "model_revision", "dataset_name", "dataset_config", "dataset_train_split"}
+
+
+def write_products(path: Path) -> Path:
+    """Write the problems of smoke runs."""
+    rows = [{"problem": f"{SHOTS}{a} * {b} =", "answer": str(a * b)} for a in FACTORS for b in FACTORS]
+    write_whole(path, "".join(f"{json.dumps(row)}\n" for row in rows))
+    return path
+
+
+def small_generate(settings: Mapping[str, Any], data: str) -> dict[str, Any]:
+    number = "problems" if "problems" in settings else "max_problems"
+    return {**_kept(settings), **ENGINE, **SAMPLING, "num_samples": NUM_SAMPLES, number: NUM_PROBLEMS, "data": data}
+
+
+def small_evaluate(settings: Mapping[str, Any], data: str) -> dict[str, Any]:
+    number = {"num_samples": 4, "max_problems": NUM_PROBLEMS}
+    return {**_kept(settings), **ENGINE, **SAMPLING, **number, "benchmarks": [data]}
+
+
+def small_pairs(settings: Mapping[str, Any], data: str) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in PAIRS_LEFT_OUT}
+
+
+def small_training(settings: Mapping[str, Any], data: str) -> dict[str, Any]:
+    replaced = {key: value for key, value in REPLACED.items() if key not in CONNECTED}
+    asked_later = {key for key in settings if key.startswith("eval_generation_")}  # evaluation is off
+    kept = {key: value for key, value in settings.items() if key not in asked_later | {"dataset_config"}}
+    length = settings.get("max_length", 1024)
+    return {
+        **kept,
+        **replaced,
+        "gradient_accumulation_steps": min(int(settings.get("gradient_accumulation_steps", 1)), 2),
+        "max_length": None if length is None else min(int(length), 256),
+    }
+
+
+def small_dpo(settings: Mapping[str, Any], data: str) -> dict[str, Any]:
+    small = small_training({key: value for key, value in settings.items() if key != "reference_file"}, data)
+    if settings.get("live_data") is None:
+        return small
+    others = {key: value for key, value in small.items() if not key.startswith("live_")}
+    return {
+        **others,
+        **{key: settings[key] for key in LIVE_KEPT if key in settings},
+        **LIVE_REPLACED,
+        "live_data": data,
+    }
+
+
+def small_sft(settings: Mapping[str, Any], data: str) -> dict[str, Any]:
+    is_of_stage = "{" in str(settings.get("dataset_name", "{"))
+    others = {} if is_of_stage else {"dataset_name": data, "prompt_style": "plain"}
+    return {**small_training(settings, data), **others}
+
+
+def as_it_is(settings: Mapping[str, Any], data: str) -> dict[str, Any]:
+    return dict(settings)
+
+
+def nothing(settings: Mapping[str, Any], data: str) -> dict[str, Any]:
+    """Return what is left of settings that speak of the recipe's own data."""
+    return {}
+
+
+def _kept(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of sampling that stay; greedily there would be no two samples to compare."""
+    return {key: settings[key] for key in SAMPLING_KEPT if settings.get(key)}
