@@ -65,20 +65,20 @@ def _settings(values: dict[str, Any]) -> list[str]:
 
 def _data(arguments: TrainArguments, load: Load) -> tuple[int | None, list[str]]:
     """Load the rows and check their columns, or say why they could not be."""
+    live_data = getattr(arguments.training, "live_data", None)
     try:
         train, evaluation = load(arguments)
+        problems = None if live_data is None else load_live_problems(arguments.training)
     except NotCachedError as error:
-        name = arguments.data.dataset_name
+        name = arguments.data.dataset_name or live_data
         return None, [f"{name}: not in the local cache, so its columns are not checked", f"({error})"]
     lines = []
     for name, rows in (("train", train), ("eval", evaluation)):
         if rows is not None:
             _check_columns(arguments, rows, name)
             lines.append(f"{name}: {len(rows)} rows with {', '.join(rows.column_names)}")
-    if train is None:
-        training = arguments.training
-        problems = load_live_problems(training)
-        lines.append(f"pairs are made while the model trains, of {len(problems)} problems of {training.live_data}")
+    if problems is not None:
+        lines.append(f"pairs are made while the model trains, of {len(problems)} problems of {live_data}")
         return None, lines
     first = train[0]
     keys = ("prompt", "completion", "chosen", "rejected", "messages", "text")

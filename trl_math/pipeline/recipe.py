@@ -121,9 +121,10 @@ def run_smoke_values(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     experiment = read_experiment(values)  # a key that nobody has is an error here too
     folder = smoke_folder(name)
     data = str(smoke.write_products(folder.parent / "products.jsonl"))
+    styles = smoke.small_styles(stage.settings for stages in experiment.sections.values() for stage in stages)
     sections = {
         section: [
-            {stage.command: {"name": stage.name, **COMMANDS[stage.command].smoke(stage.settings, data)}}
+            {stage.command: {"name": stage.name, **COMMANDS[stage.command].smoke(_restyled(stage, styles), data)}}
             for stage in stages
         ]
         for section, stages in experiment.sections.items()
@@ -136,6 +137,12 @@ def run_smoke_values(values: Mapping[str, Any], name: str) -> dict[str, Any]:
         "output": str(folder),
         **sections,
     }
+
+
+def _restyled(stage: Stage, styles: Mapping[str, str]) -> dict[str, Any]:
+    """Return a stage's settings with its way of asking as a smoke run has it."""
+    style = stage.settings.get("prompt_style")
+    return {**stage.settings, **({"prompt_style": styles[style]} if style in styles else {})}
 
 
 def _known() -> list[str]:
@@ -195,7 +202,8 @@ def _override(sections: Mapping[str, list[Stage]], given: Mapping[str, Any]) -> 
     """Take `--STAGE.SETTING value` into every stage of that name."""
     for key, value in given.items():
         name, _, setting = key.partition(".")
-        stages = [stage for some in sections.values() for stage in some if stage.name == name]
+        # Of flags, - and _ are the same.
+        stages = [s for some in sections.values() for s in some if name in (s.name, s.name.replace("-", "_"))]
         if not stages:
             names = list(dict.fromkeys(stage.name for some in sections.values() for stage in some))
             raise UsageError(f"--{key}: there is no stage {name!r}.{nearest(name, names)} Stages: {', '.join(names)}.")

@@ -5,7 +5,7 @@ replaced, as `trl_math.smoke` does for single commands. Each function here makes
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ FACTORS = range(2, 10)
 
 ENGINE = {"backend": "transformers", "dtype": "bfloat16", "batch_size": 64}
 # A product is there after some tokens, and the next line is another subject.
-SAMPLING = {"prompt_style": "plain", "max_tokens": 8, "stop": ["\n"]}
-SAMPLING_KEPT = {*KEPT_OF_ALL, "logprobs"} - {"prompt_style"}
+SAMPLING = {"max_tokens": 8, "stop": ["\n"]}
+SAMPLING_KEPT = {*KEPT_OF_ALL, "logprobs"}
+# Ways of asking that leave the problem as it is, or nearly. Different ones stay different.
+STYLES = ("plain", "cot", "direct", "tool")
 # Of pairs: what would leave nothing of so few samples, or speaks of other texts.
 PAIRS_LEFT_OUT = {"min_pass_rate", "max_pass_rate", "prefix_to_prompt", "eval_fraction", "eval_problems", "tokenizer"}
 # Of training: what names models and data, which come from the stages before.
@@ -37,14 +39,20 @@ def write_products(path: Path) -> Path:
     return path
 
 
+def small_styles(settings: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return how each way of asking that occurs is asked in a smoke run."""
+    found = dict.fromkeys(one["prompt_style"] for one in settings if one.get("prompt_style") is not None)
+    return {style: STYLES[min(place, len(STYLES) - 1)] for place, style in enumerate(found)}
+
+
 def small_generate(settings: Mapping[str, Any], data: str) -> dict[str, Any]:
     number = "problems" if "problems" in settings else "max_problems"
-    return {**_kept(settings), **ENGINE, **SAMPLING, "num_samples": NUM_SAMPLES, number: NUM_PROBLEMS, "data": data}
+    return {**_asked(settings), "num_samples": NUM_SAMPLES, number: NUM_PROBLEMS, "data": data}
 
 
 def small_evaluate(settings: Mapping[str, Any], data: str) -> dict[str, Any]:
     number = {"num_samples": 4, "max_problems": NUM_PROBLEMS}
-    return {**_kept(settings), **ENGINE, **SAMPLING, **number, "benchmarks": [data]}
+    return {**_asked(settings), **number, "benchmarks": [data]}
 
 
 def small_pairs(settings: Mapping[str, Any], data: str) -> dict[str, Any]:
@@ -87,11 +95,12 @@ def as_it_is(settings: Mapping[str, Any], data: str) -> dict[str, Any]:
     return dict(settings)
 
 
-def nothing(settings: Mapping[str, Any], data: str) -> dict[str, Any]:
-    """Return what is left of settings that speak of the recipe's own data."""
-    return {}
+def connections(settings: Mapping[str, Any], data: str) -> dict[str, Any]:
+    """Return what names other stages, of settings that speak of the recipe's own data."""
+    return {key: value for key, value in settings.items() if "{" in str(value)}
 
 
-def _kept(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of sampling that stay; greedily there would be no two samples to compare."""
-    return {key: settings[key] for key in SAMPLING_KEPT if settings.get(key)}
+def _asked(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return small settings of sampling with those that stay; greedily there would be no two samples to compare."""
+    kept = {key: settings[key] for key in SAMPLING_KEPT if settings.get(key)}
+    return {"prompt_style": STYLES[0], **kept, **ENGINE, **SAMPLING}
