@@ -299,10 +299,13 @@ def test_killed_twenty_times_in_two_rounds_the_pairs_are_the_same(tmp_path):
 
 
 def test_the_runner_holds_nothing_that_a_stage_could_want():
-    """It waits for days beside stages that use all memory and all GPUs."""
+    """It waits for days beside stages that use all memory and all GPUs.
+
+    Nor does reading a recipe import what looks at the environment, which the recipe may set (`env`, `--dry-run`).
+    """
     code = (
-        "import sys, trl_math.cli.main, trl_math.cli.run, trl_math.pipeline.runner;"
-        "assert not {'torch', 'transformers', 'datasets', 'numpy'} & set(sys.modules)"
+        "import sys, trl_math.cli.main, trl_math.cli.run, trl_math.pipeline.runner, trl_math.pipeline.recipe;"
+        "assert not {'torch', 'transformers', 'datasets', 'numpy', 'huggingface_hub'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

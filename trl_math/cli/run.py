@@ -30,16 +30,18 @@ def run(argv: list[str]) -> int:
     if {"-h", "--help"} & set(argv):
         print(_help())
         return 0
-    from trl_math.pipeline import describe
-    from trl_math.pipeline.plan import make_plan
     from trl_math.pipeline.recipe import read_experiment, run_smoke_values
-    from trl_math.pipeline.records import check_folder
 
     if own_part().number > 1:
         raise UsageError("trl-math run starts the processes of its stages itself: start it without a launcher.")
     request = read_request(argv, "run", run_smoke_values, "output", GENERATE_ALIASES)
     set_environment(request)
     quiet_bars()
+    # Only now: packages read the environment when they are imported.
+    from trl_math.pipeline import describe
+    from trl_math.pipeline.plan import make_plan
+    from trl_math.pipeline.records import check_folder
+
     experiment = read_experiment(request.values)
     plan = make_plan(experiment)
     check_folder(plan.folder)
