@@ -130,7 +130,8 @@ def test_train_twice_and_change_your_mind(tmp_path):
     assert (out / "model.safetensors").read_bytes() == weights
 
 
-@pytest.mark.parametrize("refill", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("refill", [False, True])
 def test_a_killed_run_goes_on_with_the_same_command(tmp_path, refill):
     """SIGKILL in the middle, the same command again: the bits of a run that was left alone."""
     changes = {"save_strategy": "steps", "save_steps": 5, "max_steps": 300, "save_total_limit": 3}

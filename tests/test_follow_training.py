@@ -17,7 +17,11 @@ from trl_math.models import resolve_model
 from trl_math.optional import is_installed
 
 
-pytestmark = pytest.mark.skipif(not is_installed("vllm"), reason="vllm is not installed: no wheel fits this machine")
+pytestmark = [
+    pytest.mark.skipif(not is_installed("vllm"), reason="vllm is not installed: no wheel fits this machine"),
+    # Over a minute; of the suite without slow tests, test_live_pairs_engines follows training with a small model.
+    pytest.mark.slow,
+]
 SCRIPTS = Path(__file__).parent / "engine"
 PROMPTS = ["What is 17 + 25?", "The capital of France is", "1, 2, 3,"]
 
@@ -87,7 +91,6 @@ def test_training_keeps_its_random_state(found):
     assert found["random_state_is_training's"]
 
 
-@pytest.mark.slow
 def test_the_example_runs_as_written(tmp_path):
     run([SCRIPTS.parents[1] / "examples" / "sample_while_training.py"], OMP_NUM_THREADS="2")
 
@@ -103,7 +106,6 @@ LAUNCHES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "kind", "exchange", "layout", "port"),
     [pytest.param(*launch, 29811 + 2 * number, id=name) for number, (name, launch) in enumerate(LAUNCHES.items())],

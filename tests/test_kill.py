@@ -35,24 +35,29 @@ def found(tmp_path_factory):
     return json.loads((folder / "found.json").read_text())
 
 
+@pytest.mark.slow
 def test_every_sample_is_there_once(found):
     assert found["num_rows"] == NUM_SAMPLES
     assert found["is_each_once"]
 
 
+@pytest.mark.slow
 def test_no_line_is_torn(found):
     assert found["ends_whole"]
 
 
+@pytest.mark.slow
 def test_all_samples_have_the_same_settings(found):
     assert found["samplers"] == [found["sampler"]]
 
 
+@pytest.mark.slow
 def test_no_kill_loses_what_was_there(found):
     counts = [0, *found["after_kills"], found["num_rows"]]
     assert all(before <= after for before, after in itertools.pairwise(counts))
 
 
+@pytest.mark.slow
 def test_work_was_really_interrupted(found):
     """Many kills came in the middle of sampling, and none after its end."""
     counts = found["after_kills"]
