@@ -188,7 +188,7 @@ def main() -> None:
     disable_progress_bars()
     model = resolve_model("embedded:smollm2-135m-instruct")
     problems = read_for_style(TASK, "train", None, STYLE).select(range(size.problems))
-    arms: dict[str, Callable[..., Rate]] = {"OnlineDPOTrainer": theirs, "live pairs": ours}
+    arms: dict[str, Callable[..., Rate]] = {"live pairs": ours, "OnlineDPOTrainer": theirs}
     rates: dict[str, list[Rate]] = {name: [] for name in arms}
     for turn in range(size.turns):
         for name, arm in arms.items():
