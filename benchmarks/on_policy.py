@@ -19,6 +19,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 
@@ -93,9 +94,11 @@ def common(size: Size, folder: str) -> dict[str, Any]:
 def ours(model: str, problems: Dataset, size: Size, folder: str) -> Rate:
     """Train on live pairs through one refresh, after another that starts the engine."""
     clock = Clock()
+    asked = f"{folder}-problems.jsonl"
+    problems.select_columns(["problem_id", "problem", "answer"]).to_json(asked)
     config = MathDPOConfig(
         **common(size, folder),
-        live_data=TASK,
+        live_data=asked,
         live_prompt_style=STYLE,
         live_problems=size.problems,
         live_num_samples=size.samples,
@@ -186,6 +189,7 @@ def main() -> None:
     arguments = parser.parse_args()
     size = QUICK if arguments.quick else FULL
     disable_progress_bars()
+    Path(arguments.folder).mkdir(parents=True, exist_ok=True)
     model = resolve_model("embedded:smollm2-135m-instruct")
     problems = read_for_style(TASK, "train", None, STYLE).select(range(size.problems))
     arms: dict[str, Callable[..., Rate]] = {"live pairs": ours, "OnlineDPOTrainer": theirs}

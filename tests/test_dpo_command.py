@@ -98,6 +98,25 @@ def test_a_plan(tmp_path, folder, capsys):
             "set precompute_ref_log_probs: true",
         ),
         ({"live_data": "embedded:times_tables", "max_steps": 2}, "leave out dataset_name"),
+        (
+            {"live_data": "embedded:times_tables", "max_steps": 2, "dataset_name": None, "max_train_rows": 9},
+            "leave out max_train_rows",
+        ),
+        (
+            {
+                "live_data": "embedded:times_tables",
+                "live_prompt_style": "plain",
+                "live_max_tokens": 8,
+                "max_steps": 2,
+                "dataset_name": None,
+                "precompute_ref_log_probs": False,
+                "loss_type": "apo_zero",
+                "pair_weight": "uniform",
+                "pair_weight_params": None,
+                "live_pair_params": {"weighting": "equal_problems"},
+            },
+            "weighting: equal_problems} does not go with loss_type: apo_zero",
+        ),
         ({"pair_weight": "power", "pair_weight_params": {"gamma": 0}}, "gamma must be above 0"),
     ],
 )

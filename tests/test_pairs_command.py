@@ -289,6 +289,14 @@ def test_a_plain_file_makes_pairs_of_texts(capsys):
         pairs("samples.jsonl", "--output", "other", "--tokenizer", "embedded:tiny")
 
 
+def test_a_last_line_without_a_line_break_counts_and_half_a_line_does_not(capsys):
+    whole = b"".join(map(json_line, graded_rows("a")))
+    Path("whole.jsonl").write_bytes(b"\n" + whole.rstrip(b"\n"))
+    assert pairs("whole.jsonl", "--output", "out") == 0 and len(rows_of("out")) == 1
+    Path("torn.jsonl").write_bytes(whole + json_line(graded_rows("b")[0])[:20])
+    assert pairs("torn.jsonl", "--output", "other") == 0 and len(rows_of("other")) == 1
+
+
 @pytest.mark.parametrize(
     ("rows", "flags", "said"),
     [

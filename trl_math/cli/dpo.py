@@ -46,8 +46,7 @@ def load(arguments: TrainArguments) -> tuple[Any, Any]:
     if training.live_data is None:
         as_they_are = dataclasses.replace(data, prompt_style=None)
         return load_rows(as_they_are, training.seed, evaluates=arguments.evaluates, are_pairs=True)
-    if data.dataset_name:
-        raise UsageError("live_data makes the pairs that are trained on: leave out dataset_name.")
+    _refuse_unread(data)
     if not arguments.evaluates:
         return None, None
     if data.eval_dataset_name is None and training.eval_generation_data is not None:
@@ -56,6 +55,18 @@ def load(arguments: TrainArguments) -> tuple[Any, Any]:
         raise UsageError("Evaluations need pairs, and live_data makes those to train on: set eval_dataset_name.")
     name = data.eval_dataset_name
     return None, load_source(name, "train" if Path(name).is_file() else data.dataset_test_split)
+
+
+def _refuse_unread(data: Any) -> None:
+    """Raise for settings of training rows: with live_data there are none."""
+    unread = ["dataset_name", "dataset_config", "dataset_train_split", "exclude_dataset", "exclude_split"]
+    unread += ["max_train_rows", "max_eval_rows"]
+    for field in dataclasses.fields(data):
+        if field.name in unread and getattr(data, field.name) != field.default:
+            raise UsageError(
+                f"live_data makes the pairs that are trained on: leave out {field.name} (its problems are chosen by "
+                "live_data, live_data_config and live_split)."
+            )
 
 
 def check_rows(arguments: TrainArguments, tokenizer: Any, train_rows: Any, eval_rows: Any) -> None:

@@ -74,9 +74,10 @@ class GradedSamples:
         offset = 0
         with file.open("rb") as lines:
             for count, line in enumerate(lines, start=1):
-                if not line.endswith(b"\n"):
+                if not line.endswith(b"\n") and not _is_whole(line):
                     return  # it is being written, or was when its process was killed
-                self._note(line, (number, offset), f"{file}:{count}")
+                if line.strip():
+                    self._note(line, (number, offset), f"{file}:{count}")
                 offset += len(line)
 
     def _note(self, line: bytes, place: Place, where: str) -> None:
@@ -109,6 +110,14 @@ class GradedSamples:
                 f"Sample {index} of {problem_id!r} is there twice: {listing(map(str, self.files))} have samples in "
                 "common. Give each sample once; further samples of the same problems need another seed."
             )
+
+
+def _is_whole(line: bytes) -> bool:
+    """Whether a last line without a line break is a row all the same, as editors and other programs leave it."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def _parse(line: bytes, where: str) -> dict[str, Any]:

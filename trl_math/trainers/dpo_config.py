@@ -151,6 +151,8 @@ class MathDPOConfig(GenerationEvalConfig, LivePairsConfig, DPOConfig):
         self._check_reference()
         self.check_generation_eval()
         self.check_live_pairs()
+        if self.live_data is not None and self.live_pair_settings.weighting != "none":
+            self.check_own_loss(f"live_pair_params: {{weighting: {self.live_pair_settings.weighting}}}")
         super().__post_init__()
 
     @property

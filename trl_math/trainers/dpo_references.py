@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list, tqdm
 from datasets import Dataset
+from filelock import FileLock
 from torch.utils.data import DataLoader
 from trl.models import prepare_deepspeed
 
@@ -99,11 +100,14 @@ def _check_header(path: Path, line: str, model: str) -> None:
 
 
 def write_references(path: Path, model: str, known: Known) -> None:
-    """Write the file whole or not at all."""
-    lines: list[dict[str, Any]] = [{"format": FORMAT, "model": model}]
-    lines += [{"pair": key, "chosen": chosen, "rejected": rejected} for key, (chosen, rejected) in known.items()]
+    """Write the file whole or not at all; what another run on the same pairs has added to it stays."""
     try:
-        write_whole(path, "".join(json.dumps(line) + "\n" for line in lines))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            known = read_references(path, model) | known
+            lines: list[dict[str, Any]] = [{"format": FORMAT, "model": model}]
+            lines += [{"pair": key, "chosen": one, "rejected": other} for key, (one, other) in known.items()]
+            write_whole(path, "".join(json.dumps(line) + "\n" for line in lines))
     except OSError as error:
         raise UsageError(
             f"Cannot write reference_file {path} ({error.strerror or error}): give one that can be written, or null."

@@ -123,7 +123,9 @@ def _check_references(dataset: Dataset, config: MathDPOConfig, name: str) -> Dat
 
 
 def _check_samplers(dataset: Dataset, config: MathDPOConfig, name: str) -> None:
-    samplers = sorted(set(dataset["sampler"]), key=str) if "sampler" in dataset.column_names else []
+    found = set(dataset["sampler"]) if "sampler" in dataset.column_names else set()
+    # Of a pair whose answers two samplers gave, both are named.
+    samplers = sorted({sampler for each in found for sampler in str(each).split("|")})
     if len(samplers) > 1 and not config.mixed_samplers:
         raise DataError(
             f"The {name} data set has pairs of {len(samplers)} samplers ({listing(map(str, samplers[:SHOWN]))}): "
