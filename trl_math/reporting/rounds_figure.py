@@ -80,7 +80,7 @@ def _by_step(axis: Any, experiments: Sequence[Rounds]) -> None:
             axis.plot([first + step for step, _ in drift], [value for _, value in drift], color=colour, lw=2)
             first += drift[-1][0] if drift else 0
     axis.axhline(0, color=INK, lw=0.8)
-    axis.set(title="Right answers: change in nats per token", xlabel="optimiser steps")
+    axis.set(title="Right answers, nats per token", xlabel="optimiser steps")
 
 
 def _names(figure: Any, experiments: Sequence[Rounds]) -> None:
