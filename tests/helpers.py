@@ -1,6 +1,9 @@
 """Small things that many tests train on."""
 
+import json
 import os
+import subprocess
+import sys
 from typing import Any
 
 import torch
@@ -97,3 +100,18 @@ def quiet_environment() -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
+
+
+def run_processes(script, launcher, folder, port, **request):
+    """Train in processes of their own and return what they wrote."""
+    folder.mkdir(exist_ok=True)
+    request = {"output_dir": str(folder), **request}
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, str(script), json.dumps(request)],
+        env={**quiet_environment(), "MASTER_PORT": str(port)},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((folder / "result.json").read_text())

@@ -1,13 +1,11 @@
 """The loss of pairs and its gradient do not depend on how an optimiser step is cut up. float32, 1e-5."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from dpo_helpers import make_dpo_trainer, pairs, sampled_pairs, trained_dpo
-from helpers import history, quiet_environment
+from helpers import history, run_processes
 from test_sft_invariance import accelerate, close, launch_settings, torchrun
 
 from trl_math.models.tiny import save_tiny
@@ -73,27 +71,12 @@ def test_schedules_keep_their_means_and_mean_the_same_in_evaluation(tmp_path):
         assert held_out[column] == pytest.approx(train[column][:3])
 
 
-def run_processes(launcher, folder, port, **request):
-    """Train in processes of their own and return what they wrote."""
-    folder.mkdir(exist_ok=True)
-    request = {"output_dir": str(folder), **request}
-    done = subprocess.run(
-        [sys.executable, "-m", *launcher, str(DISTRIBUTED), json.dumps(request)],
-        env={**quiet_environment(), "MASTER_PORT": str(port)},
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads((folder / "result.json").read_text())
-
-
 def together_and_alone(tmp_path, launcher, port, settings, **request):
     """Return what two processes logged, and what one did with twice the batch."""
     settings = {"model": str(save_tiny(tmp_path / "model")), "model_init_kwargs": {"dtype": "float32"}, **settings}
     alone = trained_dpo(tmp_path / "alone", sampled_pairs(), per_device_train_batch_size=4, **settings)
     halved = {**settings, "per_device_train_batch_size": 2}
-    together = run_processes(launcher, tmp_path / "together", port, settings=halved, **request)
+    together = run_processes(DISTRIBUTED, launcher, tmp_path / "together", port, settings=halved, **request)
     assert together["num_processes"] == 2
     return alone, together
 
@@ -117,7 +100,11 @@ def test_two_processes_make_and_read_a_reference_file(tmp_path):
     settings["reference_file"] = str(made)
     settings |= {"model": str(tmp_path / "model"), "model_init_kwargs": {"dtype": "float32"}}
     again = run_processes(
-        torchrun(29734), tmp_path / "again", 29734, settings={**settings, "per_device_train_batch_size": 2}
+        DISTRIBUTED,
+        torchrun(29734),
+        tmp_path / "again",
+        29734,
+        settings={**settings, "per_device_train_batch_size": 2},
     )
     assert close([tuple(row) for row in again["history"]], history(alone))
     assert len(made.read_text().splitlines()) == len(read.read_text().splitlines()) == 17
@@ -144,7 +131,7 @@ def test_zero(tmp_path, stage, port, settings):
     if "reference_file" in settings:
         settings["reference_file"] = str(tmp_path / "together.logps")
     settings["per_device_train_batch_size"] = 2
-    together = run_processes(launcher, tmp_path / "together", port, settings=settings)
+    together = run_processes(DISTRIBUTED, launcher, tmp_path / "together", port, settings=settings)
     assert together["num_processes"] == 2 and "DEEPSPEED" in together["distributed"]
     assert close(history(alone), [tuple(row) for row in together["history"]])
     if "reference_file" in settings:

@@ -189,17 +189,18 @@ def test_screening_is_the_weight_of_training(tmp_path):
 @pytest.mark.parametrize(("kind", "port"), [("processes", 29721), ("zero-3", 29723)])
 def test_refill_on_two_processes(tmp_path, kind, port):
     """Two processes screen different slices of one queue: the same steps as one process, resume included."""
-    from test_sft_invariance import accelerate, close, launch_settings, run_processes, torchrun
+    from helpers import run_processes
+    from test_sft_invariance import DISTRIBUTED, accelerate, close, launch_settings, torchrun
 
     changes = {"max_steps": 6, "save_strategy": "steps", "save_steps": 3, **REFILL, "min_coverage_weight": 0.9999999}
     alone = trained(tmp_path / "alone", per_device_train_batch_size=4, **changes)
     launcher = torchrun(port) if kind == "processes" else accelerate(launch_settings(tmp_path), port)
     request = {"settings": {"per_device_train_batch_size": 2, **changes}}
-    together = run_processes(launcher, tmp_path / "two", port, **request)
+    together = run_processes(DISTRIBUTED, launcher, tmp_path / "two", port, **request)
     assert together["num_processes"] == 2
     assert together["refill"] == alone._refill.state.__dict__
     assert close(history(alone), [tuple(row) for row in together["history"]])
     checkpoint = str(tmp_path / "two" / "checkpoint-3")
-    resumed = run_processes(launcher, tmp_path / "resumed", port + 1, resume=checkpoint, **request)
+    resumed = run_processes(DISTRIBUTED, launcher, tmp_path / "resumed", port + 1, resume=checkpoint, **request)
     assert resumed["refill"] == together["refill"]
     assert resumed["history"][-3:] == together["history"][-3:]

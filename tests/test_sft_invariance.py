@@ -1,14 +1,11 @@
 """The loss and its gradient do not depend on how an optimiser step is cut up or laid out. float32, 1e-5."""
 
-import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from helpers import history, make_trainer, products, proofs, quiet_environment, trained
+from helpers import history, make_trainer, products, proofs, run_processes, trained
 
 
 OBJECTIVES = {
@@ -132,21 +129,6 @@ def launch_settings(folder, **changes):
     return file
 
 
-def run_processes(launcher, folder, port, **request):
-    """Train in processes of their own and return what they wrote."""
-    folder.mkdir(exist_ok=True)
-    request = {"output_dir": str(folder), **request}
-    done = subprocess.run(
-        [sys.executable, "-m", *launcher, str(DISTRIBUTED), json.dumps(request)],
-        env={**quiet_environment(), "MASTER_PORT": str(port)},
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads((folder / "result.json").read_text())
-
-
 def torchrun(port):
     return ["torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
 
@@ -166,7 +148,7 @@ def test_two_processes(tmp_path, name, port):
     rows, objective = ALL[name]
     alone = trained(tmp_path / "a", rows(), per_device_train_batch_size=4, **objective)
     request = {"settings": {"per_device_train_batch_size": 2, **objective}, "dataset": rows.__name__}
-    together = run_processes(torchrun(port), tmp_path / "b", port, **request)
+    together = run_processes(DISTRIBUTED, torchrun(port), tmp_path / "b", port, **request)
     assert together["num_processes"] == 2
     alone_rows = history(alone)
     assert close(alone_rows, [tuple(row) for row in together["history"]])
@@ -180,7 +162,7 @@ def test_zero(tmp_path, stage, port):
     changes = {"zero_stage": stage} | ({"zero3_init_flag": False} if stage == 2 else {})
     launcher = accelerate(launch_settings(tmp_path, **changes), port)
     request = {"settings": {"per_device_train_batch_size": 2, **objective}}
-    together = run_processes(launcher, tmp_path / "b", port, **request)
+    together = run_processes(DISTRIBUTED, launcher, tmp_path / "b", port, **request)
     assert together["num_processes"] == 2
     assert "DEEPSPEED" in together["distributed"]
     assert close(history(alone), [tuple(row) for row in together["history"]])

@@ -11,21 +11,9 @@ from pathlib import Path
 
 RECIPE = "on-policy-dpo/times-tables"
 # The demo's installation has no vLLM; the same samples come from transformers.
-SHORT = {
-    "rounds": "1",
-    "generate.backend": "transformers",
-    "generate.batch_size": "128",
-    "generate.dtype": "bfloat16",
-    "generate.num_samples": "12",
-    "evaluate.backend": "transformers",
-    "evaluate.batch_size": "128",
-    "evaluate.dtype": "bfloat16",
-    "evaluate.num_samples": "12",
-    "untrained.backend": "transformers",
-    "untrained.batch_size": "128",
-    "untrained.dtype": "bfloat16",
-    "untrained.num_samples": "12",
-}
+SAMPLING = {"backend": "transformers", "batch_size": "128", "dtype": "bfloat16", "num_samples": "12"}
+STAGES = ("generate", "evaluate", "untrained")
+SHORT = {"rounds": "1", **{f"{stage}.{name}": value for stage in STAGES for name, value in SAMPLING.items()}}
 
 
 def run_round(folder: Path) -> int:
