@@ -295,7 +295,9 @@ def test_an_embedded_set_is_the_same_everywhere_and_right(name):
 def test_times_tables_are_whole_divided_and_right():
     test, train = load(BENCHMARKS["times_tables"]), load_shots(BENCHMARKS["times_tables"])
     assert len(test) == BENCHMARKS["times_tables"].num_problems and len(test) + len(train) == 11 * 11
-    assert not set(test["problem"]) & set(train["problem"])
+    # 3 * 4 and 4 * 3 are of one split: who has learnt the one knows the other.
+    factors = [{tuple(sorted(re.findall(r"\d+", problem))) for problem in rows["problem"]} for rows in (test, train)]
+    assert not factors[0] & factors[1] and len(factors[0]) + len(factors[1]) == 66
     for row in [*test, *train]:
         a, b = map(int, re.findall(r"\d+", row["problem"]))
         assert row["answer"] == str(a * b) and row["solution"] == f"{a} * {b} = {a * b}"
@@ -311,7 +313,7 @@ def test_embedded_sets_do_not_change():
     first = {
         name: load(BENCHMARKS[name], max_problems=1)[0] for name in ("arithmetic", "times_tables", "word_problems")
     }
-    assert first["times_tables"]["problem"] == "What is 7 * 6?"
+    assert first["times_tables"]["problem"] == "What is 6 * 10?"
     assert first["arithmetic"]["problem"] == "What is 67 - 12?"
     assert first["word_problems"]["problem"] == (
         "Kofi has 12 shells. Ben has 5 times as many shells as Kofi. How many shells do they have together?"

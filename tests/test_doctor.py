@@ -444,6 +444,31 @@ def test_a_generation_recipe_needs_engines(monkeypatch):
     assert "tensor_parallel_size" in finding.detail
 
 
+@pytest.mark.parametrize("name", ["on-policy-dpo/times-tables", "evaluate/arithmetic-laptop"])
+def test_recipes_of_stages_and_of_evaluations_are_read(name, capsys):
+    """What several stages need is said once, and the settings of each are read by its own command."""
+    command.run(["--config", name, "--json"])
+    found = [(finding["name"], finding["status"]) for finding in json.loads(capsys.readouterr().out)]
+    assert len(set(found)) == len(found) and "engines" in dict(found)
+    assert "fail" not in dict(found).values()
+    assert ("disk" in dict(found)) == ("on-policy" in name)
+
+
+def test_the_worst_of_several_recipes_is_shown():
+    """A finding that is fine for one stage and fails for another is a failure; what differs is all shown."""
+    fine, small, smaller = (
+        doctor.Finding("gpus", status, detail) for status, detail in (("ok", "8"), ("fail", "4"), ("fail", "2"))
+    )
+    disk = doctor.Finding("disk", "ok", "much")
+    assert doctor.worst_of([[fine, disk], [small, disk], [smaller]]) == [disk, small, smaller]
+
+
+def test_a_recipe_that_runs_no_model_is_none_for_the_doctor(tmp_path):
+    (tmp_path / "x.yaml").write_text("command: pairs\nsamples: x\n")
+    with pytest.raises(UsageError, match="doctor looks at recipes of"):
+        command.run(["--config", str(tmp_path / "x.yaml")])
+
+
 def test_a_generation_recipe_without_vllm(monkeypatch):
     from trl_math.doctor import engines
 

@@ -14,6 +14,7 @@ from helpers import quiet_environment
 from test_cli import wait_for
 
 from trl_math.cli.main import main
+from trl_math.cli.train import _settings
 from trl_math.data.load import DataArguments, load_rows
 from trl_math.plan import plan_memory
 from trl_math.recipes import build_dpo
@@ -118,6 +119,16 @@ def test_a_plan(tmp_path, folder, capsys):
             "weighting: equal_problems} does not go with loss_type: apo_zero",
         ),
         ({"pair_weight": "power", "pair_weight_params": {"gamma": 0}}, "gamma must be above 0"),
+        (
+            {
+                "live_data": "embedded:times_tables",
+                "max_steps": 2,
+                "dataset_name": None,
+                "margin": 0.1,
+                "margin_schedule": "band",
+            },
+            "margin_schedule: band may leave a refresh of live_data without a margin",
+        ),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, folder, capsys, changes, message):
@@ -141,6 +152,34 @@ def test_a_file_of_another_model(tmp_path, folder, capsys):
     lines(given, [header])
     assert main(["dpo", "--config", recipe(tmp_path, dataset_name=str(folder), reference_file=str(given))]) == 2
     assert "is of another model (sha256:0 there" in capsys.readouterr().err
+
+
+def test_a_run_is_known_by_its_evaluation_pairs_too(tmp_path, folder, capsys):
+    """Other pairs to evaluate on are another run; what was logged so far would not be comparable."""
+    file = recipe(tmp_path, dataset_name=str(folder), eval_strategy="steps", eval_steps=1)
+    assert main(["dpo", "--config", file]) == 0
+    held_out = folder / "eval.jsonl"
+    held_out.write_text("".join(held_out.read_text().splitlines(keepends=True)[:-1]))
+    assert main(["dpo", "--config", file]) == 2
+    assert "belongs to another configuration (eval_data" in capsys.readouterr().err
+
+
+def test_a_run_is_known_by_its_live_problems(tmp_path):
+    """The name of a file is not enough: its problems may change."""
+    problems = tmp_path / "problems.jsonl"
+    values = {"live_data": str(problems), "live_prompt_style": "plain", "max_steps": 1, "live_max_tokens": 8}
+    arguments = build_dpo({**values, "output_dir": "out", "use_cpu": True, "bf16": False})
+    found = []
+    for answer in ("4", "5"):
+        lines(problems, [{"problem": "What is 2 + 2?", "answer": answer}])
+        found.append(_settings(arguments, None, None, None)["live_problems"])
+    assert found[0] != found[1]
+
+
+def test_an_adapter_remembers_the_revision_of_its_model(tmp_path, folder):
+    file = recipe(tmp_path, dataset_name=str(folder), use_peft=True, lora_r=2, model_revision="v2", max_steps=1)
+    assert main(["dpo", "--config", file]) == 0
+    assert json.loads((tmp_path / "out/adapter_config.json").read_text())["revision"] == "v2"
 
 
 def test_when_the_reference_is_precomputed():

@@ -9,8 +9,9 @@ from transformers import AutoModelForCausalLM
 from trl_math.errors import DataError, UsageError
 from trl_math.models.tiny import tiny_model, tiny_tokenizer
 from trl_math.trainers import MathDPOConfig
+from trl_math.trainers.dpo_rows import ready_pairs
 from trl_math.trainers.pair_collator import PairCollator
-from trl_math.trainers.pair_rows import schedule_columns
+from trl_math.trainers.pair_rows import has_no_weight, schedule_columns
 
 
 def config(**changes):
@@ -205,6 +206,40 @@ def test_lists_of_rows_get_the_same_numbers():
     rows = sampled_pairs(6)
     assert schedule_columns(rows.to_list(), settings) == schedule_columns(rows, settings).to_list()
     assert schedule_columns(rows.to_list(), config()) == rows.to_list()
+
+
+def test_own_weights_mean_the_same_in_evaluation_pairs():
+    """What a row's weight is divided by is the training rows' mean, though all training rows weigh the same."""
+    tokenizer = tiny_tokenizer()
+
+    def loss_weights(train, evaluation, **changes):
+        _, scale = ready_pairs(pairs(2).add_column("weight", train), tokenizer, config(**changes), "train")
+        rows, _ = ready_pairs(pairs(2).add_column("weight", evaluation), tokenizer, config(**changes), "eval", scale)
+        return rows["loss_weight"][:] if "loss_weight" in rows.column_names else None
+
+    assert loss_weights([1.0, 3.0], [2.0, 2.0]) is None
+    assert loss_weights([1.0, 3.0], [3.0, 3.0]) == [1.5, 1.5]
+    assert loss_weights([0.1, 0.1], [0.1, 0.1]) is None  # nothing is rounded where nothing is weighted
+    assert loss_weights([5.0, 5.0], [5.0, 10.0]) == [1.0, 2.0]
+    with pytest.raises(DataError, match="no weight that is a number from 0"):
+        loss_weights([-1.0, -1.0], [1.0, 1.0])
+    with pytest.raises(UsageError, match="The column 'weight' does not go with loss_type: bco_pair"):
+        loss_weights([1.0, 1.0], [2.0, 2.0], loss_type=["bco_pair"])
+
+
+@pytest.mark.parametrize("name", ["loss_weight", "pair_beta", "pair_margin"])
+def test_columns_that_the_trainer_computes_are_not_taken_from_the_data(name, caplog):
+    """They are said to go unused, and the loss stays what the settings say."""
+    rows, _ = ready_pairs(pairs(2).add_column(name, [7.0, 7.0]), tiny_tokenizer(), config(), "train")
+    assert name not in rows.column_names
+    assert f"brings {name}, which the trainer computes itself" in caplog.text
+
+
+def test_pairs_outside_a_band_have_no_weight():
+    rows = [{"pass_rate": rate} for rate in (0.1, 0.5, 0.9)]
+    band = config(pair_weight="band", pair_weight_params={"max_pass_rate": 0.6})
+    assert has_no_weight(rows, band) == [False, False, True]
+    assert has_no_weight(rows, config()) == [False] * 3 and has_no_weight([], band) == []
 
 
 def test_a_few_truncated_pairs_are_counted_or_dropped(tmp_path, caplog):

@@ -75,6 +75,18 @@ def test_pairs_are_right_and_wrong_answers_of_one_problem(finished, answerer):
             assert pair["pass_rate"] in (0.25, 0.5, 0.75)
 
 
+def test_pairs_without_a_weight_do_not_fill_steps(answerer, tmp_path):
+    """A band leaves some pairs nothing: problems are asked until the steps are full of others, or nothing comes."""
+    band = {"pair_weight": "band", "live_save_pairs": True}
+    trainer = live_trainer(answerer, tmp_path / "out", max_steps=2, pair_weight_params={"max_pass_rate": 0.5}, **band)
+    trainer.train()
+    rates = [pair["pass_rate"] for pairs in read_pairs(tmp_path / "out").values() for pair in pairs]
+    assert trainer.state.global_step == 2 and rates and max(rates) <= 0.5
+    params = {"min_pass_rate": 0.95}
+    with pytest.raises(DataError, match=r"No pair can be built.*pairs of weight 0 \(pair_weight: band\)"):
+        live_trainer(answerer, tmp_path / "none", max_steps=2, pair_weight_params=params, **band).train()
+
+
 def test_what_is_logged(finished):
     """Agreement at every refresh, ages within a span, and numbers that can be counted again from the files."""
     trainer, folder = finished

@@ -1,5 +1,6 @@
 """`trl-math merge`: the checkpoint says what base and adapter say together."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trl_math.cli.main import main
+from trl_math.generation import merge
+from trl_math.generation.checkpoint import open_checkpoint
+from trl_math.generation.engines import EngineArguments, base_of_adapter
 from trl_math.models import save_tiny, tiny_model, tiny_tokenizer
 
 
@@ -43,6 +47,30 @@ def test_the_merged_model_says_what_base_and_adapter_say(adapter, capsys):
     assert {path: path.stat().st_mtime_ns for path in Path("merged").iterdir()} == before
     assert main(["merge", "adapter", "--output", "merged"]) == 2
     assert "output merged is there already and holds something else" in capsys.readouterr().err
+
+
+def test_an_adapter_is_used_on_the_revision_that_it_was_trained_on(adapter, monkeypatch):
+    """Merging and sampling take it from the adapter, unless another is given."""
+    assert base_of_adapter(Path("adapter")) == ("base", None) and EngineArguments(model="adapter").revision is None
+    file = Path("adapter/adapter_config.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"revision": "v2"}))
+    engine = EngineArguments(model="adapter")
+    assert (engine.model, engine.adapter, engine.revision) == ("base", "adapter", "v2")
+    assert EngineArguments(model="adapter", revision="v3").revision == "v3"
+    asked = []
+    load = AutoModelForCausalLM.from_pretrained
+
+    def note(name, *args, revision=None, **kwargs):
+        asked.append(revision)
+        return load(name, *args, **kwargs)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", note)
+    # A folder has no revisions, and so stands for a model of the hub here.
+    monkeypatch.setattr(
+        merge, "open_checkpoint", lambda base, revision, adapter: open_checkpoint(base, adapter=adapter)
+    )
+    assert main(["merge", "adapter", "--output", "merged"]) == 0
+    assert asked == ["v2"]
 
 
 def test_by_default_weights_are_rounded_once_to_those_of_the_base(adapter):

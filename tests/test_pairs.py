@@ -336,6 +336,9 @@ def test_bad_samples() -> None:
     tool = row | {"tool_spans": [[0, 1]]}
     refused(DataError, "cannot be kept out of training", problem([tool, wrong], with_ids=False))
     refused(DataError, "pairs are tokens, or all are texts", mixed("a"), mixed("b", with_ids=False))
+    refused(
+        DataError, "has one kind of prompt", mixed("a"), problem([row, wrong], "b", [{"role": "user", "content": "Q"}])
+    )
     other = ProblemSamples("p", "Q:", [1, 2], None, [])
     refused(DataError, "has different tokens", problem([row]), other)
     uncounted = [one | {"num_tokens": None} for one in (row, wrong)]

@@ -90,6 +90,7 @@ def test_from_samples_to_a_folder(sampled, capsys):
     assert (manifest["sampler"], manifest["model"]) == (run["sampler"], "embedded:tiny")
     assert manifest["model_identity"] == run["settings"]["model"]
     assert manifest["tokenizer"] == run["settings"]["tokenizer"]
+    assert manifest["chat_template"] == run["settings"]["chat_template"]
     assert (manifest["num_pairs"], manifest["num_eval_pairs"]) == (len(rows), len(held_out))
     assert manifest["num_eval_problems"] == 2
     assert {"pairs.svg", "pairs.png"} <= {path.name for path in Path("out").iterdir()}

@@ -206,6 +206,19 @@ def test_an_adapter_is_merged_before_the_next_round_trains():
     assert stages(rounds=1, round=[lora], after=[{"evaluate": EVALUATE}]), "an adapter can be evaluated"
 
 
+def test_pairs_of_several_prompts_are_trained_on_only_if_that_is_meant():
+    """The trainer would refuse them, after everything was sampled."""
+    asked = [{"generate": {"name": style, "prompt_style": style, **GENERATE}} for style in ("plain", "cot")]
+    grades = [{"grade": {"name": f"grade-{style}", "samples": f"{{{style}}}"}} for style in ("plain", "cot")]
+    both = {"samples": ["{grade-plain}", "{grade-cot}"], "mixed_templates": True}
+    train = {"use_cpu": True, "bf16": False}
+    fails(
+        "the pairs of round-1/pairs are of several ways of asking: set mixed_samplers: true",
+        round=[*asked, *grades, {"pairs": both}, {"dpo": train}],
+    )
+    assert plan(round=[*asked, *grades, {"pairs": both}, {"dpo": {**train, "mixed_samplers": True}}])
+
+
 def test_live_pairs_need_no_stage_that_makes_pairs():
     live = {"dpo": {"use_cpu": True, "bf16": False, "max_steps": 2, "live_data": "problems.jsonl"}}
     assert "dataset_name" not in stages(round=[live])["round-1/dpo"].settings

@@ -4,6 +4,7 @@ Samples may differ in how they were drawn (temperature, seed, ...), since they a
 another model or another template may not: what one was asked, the other was not.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -134,7 +135,7 @@ def open_sampler_tokenizer(samples: "GradedSamples", samplers: Sequence[Sampler]
                 f"sampled with ({there}): give that one as tokenizer."
             )
         template = sampler.settings.get("chat_template")
-        if template is not None and template != _template_hash(tokenizer):
+        if template is not None and template != template_hash(tokenizer):
             raise UsageError(
                 f"The chat template of {tokenizer.name_or_path!r} is not the one that {sampler.folder} was sampled "
                 "with: give the tokenizer that has it."
@@ -165,10 +166,18 @@ def prompt_ids(samples: "GradedSamples", tokenizer: Any) -> Mapping[str, Sequenc
     return dict(zip(samples.prompts, ids, strict=True))
 
 
-def _template_hash(tokenizer: Any) -> str:
+def template_hash(tokenizer: Any) -> str:
+    """Return how a chat template is known in the manifests of samples."""
     from trl_math.generation.arguments import short_hash
 
     return short_hash(str(tokenizer.chat_template))
+
+
+def answers_hash(answers: Mapping[str, str]) -> str | None:
+    """Return how gold answers are known that do not lie with the samples; None if there are none."""
+    from trl_math.generation.arguments import short_hash
+
+    return short_hash(json.dumps(answers, sort_keys=True)) if answers else None
 
 
 def _below(folder: Path) -> list[Path]:

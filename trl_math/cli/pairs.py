@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from trl_math.cli.pair_sources import (
     SAMPLING,
     Sampler,
+    answers_hash,
     answers_of,
     decoder,
     find_sources,
     open_sampler_tokenizer,
     prompt_ids,
     samplers_of,
+    template_hash,
     tokenizer_hash,
 )
 from trl_math.cli.request import Request, read_request, say, set_environment, settings_help
@@ -138,10 +140,13 @@ def gather(source: SourceArguments, settings: "PairSettings") -> Inputs:
     if tokenizer is not None:
         samples.prompt_ids = prompt_ids(samples, tokenizer)
     samples.answers = answers_of(sources)
+    is_chat = any(not isinstance(prompt, str) for prompt in samples.prompts.values())
     made_of = {
         "settings": {**dataclasses.asdict(settings), "mixed_templates": source.mixed_templates},
         "samples": {"num": samples.num_samples, "digest": samples.digest},
         "tokenizer": tokenizer and tokenizer_hash(tokenizer),
+        "chat_template": template_hash(tokenizer) if tokenizer is not None and is_chat else None,
+        "answers": answers_hash(samples.answers),
     }
     notes = [
         f"{one.num_sampled - number:,} of the {one.num_sampled:,} samples in {one.file.parent} are not graded, and "

@@ -62,7 +62,7 @@ def train(command: TrainCommand, arguments: TrainArguments, plan: LaunchPlan | N
 
     check_before_model(arguments, plan)
     train_rows, eval_rows = command.load(arguments)
-    settings = _settings(arguments, plan, train_rows)
+    settings = _settings(arguments, plan, train_rows, eval_rows)
     folder = Path(arguments.training.output_dir)
     is_to_launch = plan is not None and not is_launched()
     with hold_run_folder(folder) if is_main_process() and not is_to_launch else nullcontext():
@@ -85,15 +85,20 @@ def train(command: TrainCommand, arguments: TrainArguments, plan: LaunchPlan | N
     return 0
 
 
-def _settings(arguments: TrainArguments, plan: LaunchPlan | None, train_rows: Any) -> dict[str, Any]:
+def _settings(arguments: TrainArguments, plan: LaunchPlan | None, train_rows: Any, eval_rows: Any) -> dict[str, Any]:
     """Return what decides on the result of a run: the recipe, the effective batch, and the rows and problems."""
     from trl_math.data.load import digest
     from trl_math.preflight import effective_batch
     from trl_math.trainers.generation_eval_config import load_eval_problems
+    from trl_math.trainers.live_pairs_config import load_live_problems
 
     settings = {**arguments.given, "effective_batch": effective_batch(arguments, plan)}
     if train_rows is not None:
         settings["data"] = digest(train_rows)
+    if eval_rows is not None:
+        settings["eval_data"] = digest(eval_rows)
+    if getattr(arguments.training, "live_data", None) is not None:
+        settings["live_problems"] = digest(load_live_problems(arguments.training))
     eval_problems = load_eval_problems(arguments.training)
     if eval_problems is not None:
         settings["eval_generation_problems_drawn"] = digest(eval_problems)
@@ -149,13 +154,18 @@ def make_trainer(command: TrainCommand, arguments: TrainArguments, name: str, tr
         "dtype": model.dtype,
         **(training.model_init_kwargs or {}),
     }
+    peft_config = get_peft_config(model)
+    if peft_config is not None and model.model_revision != "main":
+        peft_config.revision = (
+            model.model_revision
+        )  # so that it is sampled and merged on the weights it was trained on
     trainer = command.trainer()(
         model=name,
         args=training,
         train_dataset=train_rows,
         eval_dataset=eval_rows,
         quantization_config=get_quantization_config(model),
-        peft_config=get_peft_config(model),
+        peft_config=peft_config,
     )
     trainer.dataset_name = str(arguments.data.dataset_name or getattr(training, "live_data", None))
     return trainer

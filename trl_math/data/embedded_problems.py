@@ -88,20 +88,26 @@ def arithmetic(split: str) -> list[dict[str, Any]]:
 def times_tables(split: str) -> list[dict[str, Any]]:
     """Return the 121 products of two numbers from 2 to 12, a third of them for test, in an order by hash.
 
-    A small model is now right and now wrong about most of them, which is what learning from its own samples needs.
+    3 * 4 and 4 * 3 are of one split: who has learnt the one knows the other. A small model is now right and now wrong
+    about most of them, which is what learning from its own samples needs.
     """
     pick("split of the times tables", split, ("train", "test"))
-    products = {f"What is {a} * {b}?": a * b for a in FACTORS for b in FACTORS}
-    is_test = {question: int.from_bytes(_digest(question)[:4]) % 3 == 0 for question in products}
-    mine = sorted((question for question in products if is_test[question] == (split == "test")), key=_digest)
+
+    def by_hash(pair: tuple[int, int]) -> bytes:
+        return _digest("{} * {}".format(*pair))
+
+    products = sorted(itertools.combinations_with_replacement(FACTORS, 2), key=by_hash)
+    third = len(products) // 3
+    mine = products[:third] if split == "test" else products[third:]
+    both_ways = sorted({*mine, *((b, a) for a, b in mine)}, key=by_hash)
     return [
         {
-            "question": question,
-            "answer": str(products[question]),
-            "solution": f"{question[8:-1]} = {products[question]}",
+            "question": f"What is {a} * {b}?",
+            "answer": str(a * b),
+            "solution": f"{a} * {b} = {a * b}",
             "subject": "product",
         }
-        for question in mine
+        for a, b in both_ways
     ]
 
 

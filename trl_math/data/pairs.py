@@ -182,6 +182,7 @@ class _Kinds:
 
     def __init__(self) -> None:
         self.has_ids: bool | None = None
+        self.is_chat: bool | None = None
         self.has_masks = False
         self.has_choice = False
         self.length_unit = "tokens"
@@ -193,6 +194,14 @@ class _Kinds:
         if {self.has_ids} != {asked.has_ids, *(ids is not None for _, ids in asked.prompts)}:
             raise DataError("Some problems have prompt_ids and others have none: pairs are tokens, or all are texts.")
         _check_tokens(asked, settings, decode)
+        for prompt, _ in asked.prompts:
+            if self.is_chat is None:
+                self.is_chat = not isinstance(prompt, str)
+            if self.is_chat == isinstance(prompt, str):
+                raise DataError(
+                    "Some samples answer conversations and others plain texts, and a file of pairs has one kind of "
+                    "prompt: make two of them (dataset_name of dpo takes several)."
+                )
         self.has_choice = self.has_choice or len(asked.prompts) > 1
 
     def note_pairs(self, made: _Made) -> None:

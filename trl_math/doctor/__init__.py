@@ -9,6 +9,7 @@ Each check imports what it looks at itself, and its exceptions become findings: 
 
 import contextlib
 import sys
+from collections.abc import Sequence
 
 from trl_math.doctor import engines, hardware, programs, software
 from trl_math.doctor.finding import Finding as Finding
@@ -17,7 +18,7 @@ from trl_math.errors import UsageError
 from trl_math.launch import launch_plan
 
 
-__all__ = ["CHECKS", "Finding", "examine"]
+__all__ = ["CHECKS", "Finding", "examine", "worst_of"]
 
 CHECKS = (
     software.check_python,
@@ -57,7 +58,7 @@ def examine(recipe: Recipe | None = None) -> list[Finding]:
         launch = launch_plan(recipe.get("accelerate_config"), recipe.get("num_processes"))
     except UsageError as error:
         findings.append(Finding("launch", "fail", str(error), "--accelerate_config NAME"))
-    for check in GENERATE_CHECKS if recipe.get("command") == "generate" else CHECKS:
+    for check in GENERATE_CHECKS if recipe.get("command") in ("generate", "evaluate") else CHECKS:
         try:
             # DeepSpeed and bitsandbytes speak on import; standard output is for the findings.
             with contextlib.redirect_stdout(sys.stderr):
@@ -68,3 +69,13 @@ def examine(recipe: Recipe | None = None) -> list[Finding]:
             detail = f"could not be examined: {type(error).__name__}: {' '.join(str(error).split())}"
             findings.append(Finding(name, "warn", detail, "mend what the message says; other checks are not affected"))
     return findings
+
+
+def worst_of(examined: Sequence[Sequence[Finding]]) -> list[Finding]:
+    """Return what several recipes need as one list: of findings of one name the worst, all that differ."""
+    grades = ("ok", "info", "warn", "fail")
+    together = list(dict.fromkeys(finding for findings in examined for finding in findings))
+    worst: dict[str, int] = {}
+    for finding in together:
+        worst[finding.name] = max(worst.get(finding.name, 0), grades.index(finding.status))
+    return [finding for finding in together if grades.index(finding.status) == worst[finding.name]]

@@ -1,4 +1,4 @@
-"""What `trl-math generate` needs of this machine: engines that fit its GPUs, or servers that answer."""
+"""What `trl-math generate` and `evaluate` need of this machine: engines that fit its GPUs, or servers that answer."""
 
 # ruff: noqa: PLC0415 - a check imports what it looks at, so that a broken package becomes a finding
 
@@ -13,14 +13,14 @@ from trl_math.share import visible_gpus
 
 def check_engines(recipe: Recipe, launch: LaunchPlan | None) -> Findings:
     """Read the recipe strictly, then look at what its backend needs."""
-    from trl_math.recipes import build_generate
+    from trl_math.recipes import build_evaluate, build_generate
 
     backend = recipe.get("backend", "auto")
     if backend == "vllm" and not is_installed("vllm"):
         yield missing("vllm", True, "not installed, and the recipe asks for it", "--backend transformers")
         return
     try:
-        arguments = build_generate(recipe)
+        arguments = build_evaluate(recipe) if recipe.get("command") == "evaluate" else build_generate(recipe)
     except TrlMathError as error:
         yield Finding("recipe", "fail", str(error), "change the recipe as the message says")
         return

@@ -265,7 +265,7 @@ _ENTRIES = (
         "number",
         train_split="train",
         make=embedded_problems.times_tables,
-        num_problems=48,
+        num_problems=42,
         max_tokens=32,
     ),
     Benchmark(

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 from trl_math.errors import TrlMathError, UsageError, pick
 from trl_math.generation.backend import Backend
@@ -94,7 +95,8 @@ class EngineArguments:
         """If the model is the folder of a LoRA adapter, make it the adapter of the model that it was trained on."""
         if self.model is None or self.adapter is not None or (base := base_of_adapter(Path(self.model))) is None:
             return
-        self.model, self.adapter = base, self.model
+        self.model, self.adapter = base.model, self.model
+        self.revision = self.revision or base.revision
 
     @property
     def label(self) -> str:
@@ -141,20 +143,28 @@ class EngineArguments:
             check_installed("vllm", "backend vllm")
 
 
-def base_of_adapter(folder: Path) -> str | None:
+class Base(NamedTuple):
+    """The model that a LoRA adapter belongs to."""
+
+    model: str
+    revision: str | None
+
+
+def base_of_adapter(folder: Path) -> Base | None:
     """Return the model that a folder's LoRA adapter belongs to; None if it holds a whole model, or is no adapter."""
     file = folder / "adapter_config.json"
     if (folder / "config.json").exists() or not file.is_file():
         return None
     try:
-        base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
+        config = json.loads(file.read_text(encoding="utf-8"))
+        base, revision = config.get("base_model_name_or_path"), config.get("revision")
     except (ValueError, AttributeError):
-        base = None
+        base, revision = None, None
     if not base:
         raise UsageError(
             f"{file} does not say which model it belongs to: give that as model, and {folder} as adapter."
         )
-    return str(base)
+    return Base(str(base), revision)
 
 
 def find_checkpoint(arguments: EngineArguments) -> Checkpoint:

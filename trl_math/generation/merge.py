@@ -35,7 +35,7 @@ def merge_adapter(adapter: str | Path, output: str | Path, dtype: str = "auto") 
         raise UsageError(
             f"{adapter} holds no LoRA adapter: there is no adapter_config.json, or a whole model beside it."
         )
-    checkpoint = open_checkpoint(base, adapter=str(adapter))
+    checkpoint = open_checkpoint(base.model, revision=base.revision, adapter=str(adapter))
     made_of = {"command": "merge", "model": checkpoint.identity, "dtype": dtype}
     if output.exists():
         if read_manifest(output) == made_of:
@@ -44,9 +44,10 @@ def merge_adapter(adapter: str | Path, output: str | Path, dtype: str = "auto") 
     part = output.with_name(f"{output.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
     part.mkdir(parents=True)
-    folder = resolve_model(base)
-    own = AutoConfig.from_pretrained(folder).dtype or torch.float32
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), adapter)
+    folder, revision = resolve_model(base.model), base.revision
+    own = AutoConfig.from_pretrained(folder, revision=revision).dtype or torch.float32
+    whole = AutoModelForCausalLM.from_pretrained(folder, revision=revision, dtype=torch.float32)
+    model = PeftModel.from_pretrained(whole, adapter)
     merged = model.merge_and_unload(safe_merge=True)
     merged.to(own if dtype == "auto" else getattr(torch, dtype)).save_pretrained(part)
     checkpoint.tokenizer.save_pretrained(part)

@@ -101,6 +101,7 @@ def _planned(experiment: Experiment, plan: Plan, section: str, number: int | Non
         settings = {**_given(command.revision, experiment.arguments.revision), **settings}
     somewhere = command.place(Place(plan.folder / section / stage.name, "", settings))  # its name needs the key
     given = command.read(_flags(command, {**settings, command.output: str(somewhere)}))
+    _check_samplers(given, sources, plan.stages)
     key = _key(stage.command, settings, given, plan)
     stem = plan.folder / section / f"{stage.name}-{key[:KEY_LENGTH]}"
     output = command.place(Place(stem, key[:KEY_LENGTH], settings))
@@ -126,6 +127,20 @@ def _check_whole(command: Command, sources: Mapping[str, list[str]], before: Seq
             f"it would train on top of the LoRA adapter of {adapters[0]}: put a merge stage behind that one, which "
             "makes a whole model of it."
         )
+
+
+def _check_samplers(
+    given: Mapping[str, Any], sources: Mapping[str, list[str]], before: Sequence[PlannedStage]
+) -> None:
+    """Raise if pairs of several ways of asking meet training that refuses them, which it would say hours later."""
+    labels = sources.get("dataset_name", [])
+    mixed = [
+        stage.label
+        for stage in before
+        if stage.label in labels and {"mixed_templates", "mismatch_prompts"} & {*stage.given}
+    ]
+    if mixed and not given.get("mixed_samplers"):
+        raise UsageError(f"the pairs of {mixed[0]} are of several ways of asking: set mixed_samplers: true.")
 
 
 # ---- What is not given is filled in ----

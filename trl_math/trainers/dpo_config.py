@@ -214,6 +214,8 @@ class MathDPOConfig(GenerationEvalConfig, LivePairsConfig, DPOConfig):
                 raise UsageError(f"{name}_params: min_pass_rate is above max_pass_rate: {given}.")
         if self.beta_schedule == "band":
             raise UsageError("beta_schedule: band would give a beta of 0 outside the band: use pair_weight: band.")
+        if self.margin_schedule == "band" and self.live_data is not None:
+            raise UsageError("margin_schedule: band may leave a refresh of live_data without a margin: use another.")
         if self.margin_schedule != "uniform" and self.margin == 0:
             raise UsageError(f"margin_schedule: {self.margin_schedule} spreads the margin, which is 0: set margin.")
 

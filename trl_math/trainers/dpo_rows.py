@@ -18,13 +18,14 @@ from trl_math.data.pair_check import SAME, TOKENS, Check, check_pair_columns, re
 from trl_math.errors import DataError, UsageError
 from trl_math.trainers.dpo_config import MathDPOConfig
 from trl_math.trainers.dpo_references import REFERENCES
-from trl_math.trainers.pair_collator import MASKS, PASS_RATE
+from trl_math.trainers.pair_collator import LOSS_WEIGHT, MASKS, PAIR_BETA, PAIR_MARGIN, PASS_RATE
 from trl_math.trainers.pair_rows import PairScale, pass_rates, schedule_columns, schedule_scale
 
 
 logger = logging.getLogger(__name__)
 
 SHOWN = 5
+NUMBERS = (LOSS_WEIGHT, PAIR_BETA, PAIR_MARGIN)
 
 
 class PairReport(NamedTuple):
@@ -55,6 +56,7 @@ def ready_pairs(
     dataset = _fit(dataset, config, name)
     if config.anchor == "coverage_pass_rate":
         pass_rates(dataset, "anchor: coverage_pass_rate")
+    dataset = _without_numbers(dataset, name)
     scale = scale or schedule_scale(dataset, config)
     dataset = schedule_columns(dataset, config, scale)
     if PASS_RATE in dataset.column_names and None in dataset[PASS_RATE]:
@@ -120,6 +122,19 @@ def _check_references(dataset: Dataset, config: MathDPOConfig, name: str) -> Dat
             "it, or drop the columns."
         )
     return dataset
+
+
+def _without_numbers(dataset: Dataset, name: str) -> Dataset:
+    """Drop what the trainer computes itself: columns of a data set that was prepared before, or of a user's."""
+    present = [column for column in NUMBERS if column in dataset.column_names]
+    if present:
+        logger.warning(
+            "The %s data set brings %s, which the trainer computes itself: not used. A row's own weight is the column "
+            "'weight'.",
+            name,
+            listing(present),
+        )
+    return dataset.remove_columns(present)
 
 
 def _check_samplers(dataset: Dataset, config: MathDPOConfig, name: str) -> None:

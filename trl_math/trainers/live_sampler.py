@@ -31,7 +31,7 @@ from trl_math.trainers.graded_rows import graded_rows
 from trl_math.trainers.live_drift import ANSWERS, SUM_LOGPS, TOKEN_LOGPS
 from trl_math.trainers.live_pairs import SAMPLED_AT, Pair, Sampled
 from trl_math.trainers.pair_collator import MASKS, PASS_RATE
-from trl_math.trainers.pair_rows import WEIGHT, schedule_columns
+from trl_math.trainers.pair_rows import WEIGHT, has_no_weight, schedule_columns
 
 
 logger = logging.getLogger(__name__)
@@ -138,12 +138,20 @@ class LiveSampler:
         build = build_pairs(asked, dataclasses.replace(self._settings, seed=seed), decode=self._decode)
         verdicts = {one.problem_id: [row["correct"] for row in one.samples] for one in asked}
         by_place = {(row["problem_id"], row["sample_index"]): row for rows in samples for row in rows}
+        weightless = has_no_weight(build.rows, self._config)
+        kept = [row for row, is_out in zip(build.rows, weightless, strict=True) if not is_out]
+        dropped = build.dropped
+        if any(weightless):
+            # They would fill steps that nothing is learnt in.
+            dropped = dropped + Counter(
+                {f"pairs of weight 0 (pair_weight: {self._config.pair_weight})": sum(weightless)}
+            )
         return Sampled(
-            pairs=[{**pair, **_token_logps(pair, by_place)} for pair in build.rows],
+            pairs=[{**pair, **_token_logps(pair, by_place)} for pair in kept],
             num_samples=sum(map(len, samples)),
             num_truncated=sum(row["finish_reason"] == "length" for row in by_place.values()),
             pass_rates={name: sum(given) / len(given) for name, given in _judged(verdicts).items()},
-            dropped=build.dropped,
+            dropped=dropped,
         )
 
     def _context_length(self) -> int:

@@ -64,13 +64,13 @@ def schedule_scale(rows: Dataset | Sequence[dict[str, Any]], config: Any) -> Pai
             f"margin_schedule: {config.margin_schedule} gives every pair a margin of 0 (pass rates: {_range(rows)}): "
             "choose another schedule."
         )
-    return PairScale(*(1.0 if values is None else values.mean().item() for values in (weights, betas, margins)))
+    return PairScale(*(1.0 if values is None else _mean(values) for values in (weights, betas, margins)))
 
 
-def is_weighted(rows: Dataset | Sequence[dict[str, Any]]) -> bool:
-    """Whether the rows bring weights of their own that differ."""
-    weights = _column(rows, WEIGHT)
-    return weights is not None and len(set(weights)) > 1
+def has_no_weight(rows: Sequence[dict[str, Any]], config: Any) -> list[bool]:
+    """Return for each row whether the schedule of weights leaves nothing of it."""
+    weights = _schedule(rows, config, "pair_weight") if rows else None
+    return [False] * len(rows) if weights is None else (weights <= 0).tolist()
 
 
 def _columns(rows: Dataset | Sequence[dict[str, Any]], config: Any, scale: PairScale) -> dict[str, list[float]]:
@@ -82,21 +82,29 @@ def _columns(rows: Dataset | Sequence[dict[str, Any]], config: Any, scale: PairS
         PAIR_BETA: None if betas is None else config.beta * betas / scale.beta,
         PAIR_MARGIN: None if margins is None else config.margin * margins / scale.margin,
     }
+    if weights is not None and bool((columns[LOSS_WEIGHT] == 1).all()):
+        del columns[LOSS_WEIGHT]  # all pairs count the same, as without weights
+    elif weights is not None:
+        config.check_own_loss("The column 'weight'")
     return {name: values.tolist() for name, values in columns.items() if values is not None}
 
 
 def _weights(rows: Dataset | Sequence[dict[str, Any]], config: Any) -> torch.Tensor | None:
-    """Return the schedule's weights times the rows' own, or None if all pairs count the same."""
+    """Return the schedule's weights times the rows' own, or None if there are neither."""
     scheduled = _schedule(rows, config, "pair_weight")
-    if not is_weighted(rows):
-        return scheduled
-    config.check_own_loss("The column 'weight'")
     own = _column(rows, WEIGHT)
-    wrong = [index for index, value in enumerate(own or []) if value is None or not 0 <= value < float("inf")]
+    if own is None:
+        return scheduled
+    wrong = [index for index, value in enumerate(own) if value is None or not 0 <= value < float("inf")]
     if wrong:
         raise DataError(f"{len(wrong)} rows have no weight that is a number from 0, the first is row {wrong[0]}.")
     weights = torch.tensor(own, dtype=torch.float64)
     return weights if scheduled is None else weights * scheduled
+
+
+def _mean(values: torch.Tensor) -> float:
+    """Return the mean; where all are the same, that number itself, which a sum would round."""
+    return (values[0] if bool((values == values[0]).all()) else values.mean()).item()
 
 
 def _schedule(rows: Dataset | Sequence[dict[str, Any]], config: Any, setting: str) -> torch.Tensor | None:
