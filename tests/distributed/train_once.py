@@ -7,12 +7,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from helpers import history, make_trainer, proofs
+from helpers import history, make_trainer, products, proofs
 
 
 def main() -> None:
     request = json.loads(sys.argv[1])
     dataset = proofs() if request.get("dataset") == "proofs" else None
+    if request.get("columns"):  # for each row of `products`
+        dataset = products()
+        for name, values in request["columns"].items():
+            dataset = dataset.add_column(name, values)
     if request.get("lora"):
         from peft import LoraConfig
 

@@ -19,6 +19,10 @@ COMMANDS = {
     "dpo": ("trl_math.cli.dpo", "train on preference pairs, weighted and scaled by difficulty"),
     "generate": ("trl_math.cli.generate", "sample problems with vLLM, transformers or servers, into a folder"),
     "grade": ("trl_math.cli.grade", "tell right samples from wrong ones"),
+    "difficulty": (
+        "trl_math.cli.difficulty",
+        "tell how often each problem is solved, with as few samples as that takes",
+    ),
     "pairs": ("trl_math.cli.pairs", "turn graded samples into preference pairs, with statistics"),
     "merge": ("trl_math.cli.merge", "make a LoRA adapter and its base one checkpoint"),
     "evaluate": ("trl_math.cli.evaluate", "ask benchmarks: accuracy, pass@k and maj@k with intervals"),

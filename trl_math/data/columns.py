@@ -56,8 +56,9 @@ DIFFICULTY = Table(
         "pass_rate_low",
         "pass_rate_high",
         "difficulty",
+        "status",
     ),
-    PROBLEMS.optional,
+    (*PROBLEMS.optional, "difficulty_level", "decision", "is_settled"),
 )
 SFT = Table("SFT data", ("prompt", "completion", "problem_id"), ("pass_rate", "weight", "steps"))
 PAIRS = Table(

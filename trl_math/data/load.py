@@ -5,9 +5,20 @@ import hashlib
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import datasets
 
+from trl_math.data.difficulty_schedule import (
+    LEVEL_COLUMN,
+    PASS_RATE,
+    RATE_COLUMNS,
+    DifficultySchedule,
+    Scale,
+    copy_rows,
+    read_pass_rates,
+    weight_rows,
+)
 from trl_math.data.problems import to_problems, without_problems
 from trl_math.data.prompts import PROMPT_STYLES, to_sft, without_gaps
 from trl_math.data.sources import load_source
@@ -18,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 # Styles whose rows are not problems: TRL's own formats, and proof steps.
 NOT_PROBLEMS = (None, "tactic")
+
+# What rows bring of their problem's difficulty, beside the columns that problems and training rows keep anyway.
+DIFFICULTY_COLUMNS = (*RATE_COLUMNS, LEVEL_COLUMN, "num_samples", "num_correct")
 
 # A few rows without what the style needs (MATH has two empty boxes) are left out and counted; more than this share
 # means that the style does not fit the data, which is an error.
@@ -53,6 +67,41 @@ class DataArguments:
         default=None, metadata={"help": "Train on this many rows only, drawn with the run's seed."}
     )
     max_eval_rows: int | None = dataclasses.field(default=None, metadata={"help": "Evaluate on this many rows only."})
+    difficulty_schedule: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "help": "By its problem's pass rate a row weighs more or less, or stands several times: linear, power, "
+            "bell, focal, coverage, band, levels, easiest_half or uniform (sft only; docs/objectives.md)."
+        },
+    )
+    difficulty_schedule_params: dict[str, Any] | str | None = dataclasses.field(
+        default=None, metadata={"help": "Parameters of the schedule, such as `{base: 1, factor: 2}` for `levels`."}
+    )
+    difficulty_as: str = dataclasses.field(
+        default="weights",
+        metadata={"help": "weights: in the loss, with mean 1. copies: so many of each row (training rows only)."},
+    )
+    difficulty_rounding: str = dataclasses.field(
+        default="systematic",
+        metadata={
+            "help": "Copies of a row whose value is no whole number: systematic (the number below or above, drawn "
+            "with the run's seed, in sum the sum of the values) or floor (as published)."
+        },
+    )
+    difficulty_mean_copies: float | None = dataclasses.field(
+        default=None,
+        metadata={"help": "Scale the schedule so that a row has this many copies on average; 1 keeps the budget."},
+    )
+    difficulty_column: str = dataclasses.field(
+        default=PASS_RATE,
+        metadata={"help": f"Where pass rates p are: {', '.join(RATE_COLUMNS)}; the last two hold 1 - p."},
+    )
+    difficulty_per_source: bool = dataclasses.field(
+        default=False, metadata={"help": "Mean 1 (or the same mean number of copies) within each `source`."}
+    )
+    difficulty_exempt_sources: list[str] | None = dataclasses.field(
+        default=None, metadata={"help": "Sources whose rows keep weight 1, or one copy, whatever their pass rates."}
+    )
 
     def __post_init__(self) -> None:
         if self.prompt_style is not None:
@@ -61,6 +110,32 @@ class DataArguments:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, got {value}.")
+        pick("difficulty_column", self.difficulty_column, RATE_COLUMNS)
+        self.schedule()
+
+    def _schedule_params(self) -> dict[str, Any]:
+        from trl_math.losses.parameters import as_mapping  # noqa: PLC0415 - torch
+
+        return as_mapping("difficulty_schedule_params", self.difficulty_schedule_params) or {}
+
+    def schedule(self) -> DifficultySchedule | None:
+        """Return the difficulty schedule that the settings ask for; raise for settings that cannot work."""
+        if self.difficulty_schedule is None:
+            for field in dataclasses.fields(self):
+                about_schedule = field.name.startswith("difficulty_") and field.name != "difficulty_column"
+                if about_schedule and getattr(self, field.name) != field.default:
+                    raise UsageError(f"{field.name} is given, and no schedule: set difficulty_schedule too.")
+            return None
+        return DifficultySchedule(
+            self.difficulty_schedule,
+            self._schedule_params(),
+            form=self.difficulty_as,
+            rounding=self.difficulty_rounding,
+            mean_copies=self.difficulty_mean_copies,
+            column=self.difficulty_column,
+            per_source=self.difficulty_per_source,
+            exempt_sources=tuple(self.difficulty_exempt_sources or ()),
+        )
 
 
 def load_rows(
@@ -77,7 +152,13 @@ def load_rows(
         excluded = _read([arguments.exclude_dataset], arguments.exclude_split, arguments)
         rows, num_removed = without_problems(rows, excluded)
         logger.warning("%d rows are in %s and were left out.", num_removed, arguments.exclude_dataset)
-    train = _to_rows(rows, arguments.prompt_style, arguments.max_train_rows, seed, "train", are_pairs)
+    if are_pairs and (arguments.difficulty_schedule is not None or arguments.difficulty_column != PASS_RATE):
+        raise UsageError(
+            "difficulty_schedule is about SFT rows: pairs have pair_weight, beta_schedule, margin_schedule."
+        )
+    rows = _chosen(rows, arguments, arguments.max_train_rows, seed, "train")
+    rows, scale = _scheduled(rows, arguments, seed)
+    train = rows if are_pairs else _to_sft(rows, arguments.prompt_style)
     if not evaluates:
         if arguments.eval_dataset_name or arguments.max_eval_rows:
             raise UsageError("eval_dataset_name and max_eval_rows need an eval_strategy: steps or epoch.")
@@ -86,14 +167,17 @@ def load_rows(
         held_out = _read([arguments.eval_dataset_name], arguments.dataset_test_split, arguments)
     else:
         held_out = _read(names, arguments.dataset_test_split, arguments, arguments.dataset_config)
-    return train, _to_rows(held_out, arguments.prompt_style, arguments.max_eval_rows, seed, "eval", are_pairs)
+    held_out = _chosen(held_out, arguments, arguments.max_eval_rows, seed, "eval")
+    if scale is not None:
+        held_out = _weighted_alike(held_out, arguments, scale)
+    return train, held_out if are_pairs else _to_sft(held_out, arguments.prompt_style)
 
 
 def read_for_style(name: str, split: str, config: str | None, style: str | None) -> datasets.Dataset:
     """Return one split of a source, as problems if the prompt style reads problems."""
     # One file is one split, whatever split would be read of a data set.
     rows = load_source(name, "train" if Path(name).is_file() else split, config)
-    return rows if style in NOT_PROBLEMS else to_problems(rows, name)
+    return rows if style in NOT_PROBLEMS else _with_columns(to_problems(rows, name), rows, DIFFICULTY_COLUMNS)
 
 
 def digest(rows: datasets.Dataset) -> str:
@@ -109,9 +193,11 @@ def _read(names: list[str], split: str, arguments: DataArguments, config: str | 
     return datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
 
 
-def _to_rows(
-    rows: datasets.Dataset, style: str | None, limit: int | None, seed: int, name: str, are_pairs: bool
+def _chosen(
+    rows: datasets.Dataset, arguments: DataArguments, limit: int | None, seed: int, name: str
 ) -> datasets.Dataset:
+    """Return the rows without those that lack what the style needs, and not more of them than asked for."""
+    style = arguments.prompt_style
     if len(rows) == 0:
         raise DataError(f"The {name} data set is empty.")
     if style is not None:
@@ -121,4 +207,39 @@ def _to_rows(
             rows = kept
     if limit is not None and limit < len(rows):
         rows = rows.shuffle(seed=seed).select(range(limit))
-    return rows if are_pairs else to_sft(rows, style)
+    if arguments.difficulty_column != PASS_RATE and PASS_RATE not in rows.column_names:
+        if name == "eval" and arguments.difficulty_column not in rows.column_names:
+            return rows
+        rates = read_pass_rates(rows, arguments.difficulty_column, f"difficulty_column: {arguments.difficulty_column}")
+        rows = rows.add_column(PASS_RATE, rates.tolist())
+    return rows
+
+
+def _scheduled(rows: datasets.Dataset, arguments: DataArguments, seed: int) -> tuple[datasets.Dataset, Scale | None]:
+    """Return the training rows weighted or copied by difficulty, and the scale of their weights."""
+    schedule = arguments.schedule()
+    if schedule is None:
+        return rows, None
+    return weight_rows(rows, schedule) if schedule.form == "weights" else (copy_rows(rows, schedule, seed), None)
+
+
+def _weighted_alike(rows: datasets.Dataset, arguments: DataArguments, scale: Scale) -> datasets.Dataset:
+    """Return evaluation rows with the weights that training rows of their pass rates have, if they have pass rates."""
+    if arguments.difficulty_column not in rows.column_names:
+        logger.warning("The eval data set has no column %s: its rows weigh the same.", arguments.difficulty_column)
+        return rows
+    schedule = arguments.schedule()
+    assert schedule is not None
+    return weight_rows(rows, schedule, scale)[0]
+
+
+def _to_sft(rows: datasets.Dataset, style: str | None) -> datasets.Dataset:
+    return _with_columns(to_sft(rows, style), rows, ("num_samples", "num_correct"))
+
+
+def _with_columns(made: datasets.Dataset, rows: datasets.Dataset, names: tuple[str, ...]) -> datasets.Dataset:
+    """Return the rows made of `rows`, one of each, with those of these columns that were lost on the way."""
+    for name in names:
+        if name in rows.column_names and name not in made.column_names:
+            made = made.add_column(name, list(rows[name]))
+    return made

@@ -22,6 +22,20 @@ from trl_math.evaluation.paired import PValue as PValue
 from trl_math.evaluation.paired import compare as compare
 from trl_math.evaluation.paired import difference_estimate as difference_estimate
 from trl_math.evaluation.pass_at_k import pass_at_k as pass_at_k
+from trl_math.evaluation.posterior import JEFFREYS as JEFFREYS
+from trl_math.evaluation.posterior import Prior as Prior
+from trl_math.evaluation.posterior import fit_prior as fit_prior
+from trl_math.evaluation.posterior import pass_rates as pass_rates
+from trl_math.evaluation.posterior import posterior_interval as posterior_interval
+from trl_math.evaluation.posterior import posterior_mean as posterior_mean
+from trl_math.evaluation.posterior import predictive as predictive
+from trl_math.evaluation.posterior import probability_at_least as probability_at_least
+from trl_math.evaluation.sequential import RULES as RULES
+from trl_math.evaluation.sequential import AgreementRule as AgreementRule
+from trl_math.evaluation.sequential import FixedRule as FixedRule
+from trl_math.evaluation.sequential import LevelRule as LevelRule
+from trl_math.evaluation.sequential import ThresholdRule as ThresholdRule
+from trl_math.evaluation.sequential import WidthRule as WidthRule
 from trl_math.evaluation.summary import Summary as Summary
 from trl_math.evaluation.summary import Tally as Tally
 from trl_math.evaluation.summary import problem_metrics as problem_metrics
@@ -30,24 +44,38 @@ from trl_math.evaluation.summary import tally as tally
 
 
 __all__ = [
+    "JEFFREYS",
+    "RULES",
+    "AgreementRule",
     "Bin",
     "Calibration",
     "Comparison",
     "Estimate",
+    "FixedRule",
+    "LevelRule",
     "MajorityAtK",
     "PValue",
+    "Prior",
     "Summary",
     "Tally",
+    "ThresholdRule",
+    "WidthRule",
     "calibration",
     "compare",
     "coverage_at_k",
     "coverage_estimates",
     "difference_estimate",
+    "fit_prior",
     "majority_at_k",
     "majority_confidence",
     "mean_estimate",
     "mean_estimates",
     "pass_at_k",
+    "pass_rates",
+    "posterior_interval",
+    "posterior_mean",
+    "predictive",
+    "probability_at_least",
     "problem_metrics",
     "proportion",
     "summarise",

@@ -94,6 +94,30 @@ def check_gold(data: str, split: str, config: str | None) -> None:
         raise DataError(f"No problem of {data} has a gold answer, and samples are graded against those.")
 
 
+# ---- difficulty ----
+
+
+def read_difficulty(flags: Sequence[str]) -> dict[str, Any]:
+    from trl_math.cli.difficulty_settings import build  # noqa: PLC0415 - heavy
+
+    return build(parse_flags(flags)).given
+
+
+def check_difficulty(asked: Asked) -> None:
+    from trl_math.cli.difficulty_sampling import load_asked  # noqa: PLC0415 - heavy
+    from trl_math.cli.difficulty_settings import build  # noqa: PLC0415 - heavy
+    from trl_math.grading.sandbox import usable_mode  # noqa: PLC0415
+
+    arguments = build(parse_flags(asked.flags))
+    if arguments.way != "model":
+        return
+    _check_engine(arguments.engine)
+    if arguments.grading.programs:
+        usable_mode()  # says why, if programs cannot be run here
+    if asked.is_data_there:
+        load_asked(arguments)
+
+
 # ---- pairs ----
 
 

@@ -132,6 +132,17 @@ COMMANDS: dict[str, Command] = {
         aliases={"dataset_name": "data", "dataset_config": "data_config", "dataset_split": "split"},
         immaterial=frozenset({"workers"}),
     ),
+    "difficulty": Command(
+        makes=(ROWS,),
+        read=checks.read_difficulty,
+        check=checks.check_difficulty,
+        smoke=smoke.small_difficulty,
+        takes={"samples": Take((GRADES,), latest, unless="model")},  # `model: "{model}"` draws samples of its own
+        shared=(*DATA, "seed"),
+        place=lambda place: place.stem / "difficulty.jsonl",
+        aliases=GENERATE_ALIASES,
+        immaterial=frozenset({*OF_ENGINES, "grading_workers"}),
+    ),
     "pairs": Command(
         makes=(PAIRS,),
         read=checks.read_pairs,

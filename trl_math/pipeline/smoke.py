@@ -28,6 +28,18 @@ SAMPLING_KEPT = {*KEPT_OF_ALL, "logprobs"}
 STYLES = ("plain", "cot", "direct", "tool")
 # Of pairs: what would leave nothing of so few samples, or speaks of other texts.
 PAIRS_LEFT_OUT = {"min_pass_rate", "max_pass_rate", "prefix_to_prompt", "eval_fraction", "eval_problems", "tokenizer"}
+# Of difficulty: what is told. What leaves problems out would leave none of so few.
+DIFFICULTY_KEPT = {
+    "estimator",
+    "prior",
+    "confidence",
+    "levels",
+    "level_rule",
+    "rule",
+    "threshold",
+    "width",
+    "rule_prior",
+}
 # Of training: what names models and data, which come from the stages before.
 CONNECTED = {"model_name_or_path", "model_revision", "dataset_name", "dataset_config", "dataset_train_split"}
 
@@ -57,6 +69,15 @@ def small_evaluate(settings: Mapping[str, Any], data: str) -> dict[str, Any]:
 
 def small_pairs(settings: Mapping[str, Any], data: str) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in PAIRS_LEFT_OUT}
+
+
+def small_difficulty(settings: Mapping[str, Any], data: str) -> dict[str, Any]:
+    small = {**connections(settings, data), **{key: settings[key] for key in DIFFICULTY_KEPT if key in settings}}
+    if settings.get("model") is None:
+        return small
+    rule = {"rule_confidence": 0.9} if settings.get("rule") != "fixed" else {}
+    number = {"num_samples": 2 * NUM_SAMPLES, "max_problems": NUM_PROBLEMS}
+    return {**_asked(settings), **small, **rule, **number, "data": data}
 
 
 def small_training(settings: Mapping[str, Any], data: str) -> dict[str, Any]:

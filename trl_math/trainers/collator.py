@@ -1,4 +1,7 @@
-"""TRL's collator, which also carries per-token columns of ours from the data set to the loss."""
+"""TRL's collator, which also carries per-token columns of ours from the data set to the loss.
+
+Where the rows have none of them, the batch is TRL's own.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +22,8 @@ class CarryingCollator(DataCollatorForLanguageModeling):
         batch = super().torch_call(examples)
         length = batch["input_ids"].shape[1]
         for column in self.carried:
+            if column not in examples[0]:
+                continue
             # A row that was truncated after the column was made keeps the beginning of both.
             rows = [torch.tensor(example[column])[: len(example["input_ids"])] for example in examples]
             if self.padding_free:

@@ -21,7 +21,18 @@ def coverage_sums(segments: Segments, num_attempts: float | torch.Tensor, live_w
     return torch.where(segments.is_real, values, torch.zeros_like(values)).sum(dim=1)
 
 
+@torch.no_grad()
+def pass_rate_sums(segments: Segments, weights: torch.Tensor, live_weight: float) -> torch.Tensor:
+    """Return the sums over segments of F at their pass rates and of being live, and their number, (3,).
+
+    `coverage_sums` without what needs the probability of an answer: that of one written solution says nothing of it.
+    """
+    values = torch.stack([weights, (weights > live_weight).to(weights), torch.ones_like(weights)])
+    return torch.where(segments.is_real, values, torch.zeros_like(values)).sum(dim=1)
+
+
 def coverage_means(sums: torch.Tensor) -> dict[str, float]:
-    """Return the logged values from sums of all processes, (processes, 5); empty if there was no segment."""
+    """Return the logged values from sums of all processes, (processes, 5 or 3); empty if there was no segment."""
     *totals, count = sums.sum(dim=0).tolist()
-    return {name: total / count for name, total in zip(NAMES, totals, strict=True)} if count else {}
+    names = NAMES[-len(totals) :]
+    return {name: total / count for name, total in zip(names, totals, strict=True)} if count else {}

@@ -8,10 +8,10 @@ from trl import DPOConfig
 
 from trl_math.errors import UsageError, pick
 from trl_math.losses import DIFFICULTY_SCHEDULES
+from trl_math.losses.parameters import as_mapping, check_parameters
 from trl_math.trainers.dpo_objective import ANCHORS, LOSS_TYPES, TOKEN_ANCHOR, TRL_ONLY
 from trl_math.trainers.generation_eval_config import GenerationEvalConfig
 from trl_math.trainers.live_pairs_config import LivePairsConfig
-from trl_math.trainers.parameters import as_mapping, check_parameters
 
 
 SCHEDULES = ", ".join(DIFFICULTY_SCHEDULES)
@@ -210,8 +210,6 @@ class MathDPOConfig(GenerationEvalConfig, LivePairsConfig, DPOConfig):
             schedule = pick(name, getattr(self, name), DIFFICULTY_SCHEDULES)
             function, given = DIFFICULTY_SCHEDULES[schedule], getattr(self, f"{name}_params") or {}
             check_parameters(f"{name}: {schedule}", f"{name}_params", function, given)
-            if given.get("min_pass_rate", 0.0) > given.get("max_pass_rate", 1.0):
-                raise UsageError(f"{name}_params: min_pass_rate is above max_pass_rate: {given}.")
         if self.beta_schedule == "band":
             raise UsageError("beta_schedule: band would give a beta of 0 outside the band: use pair_weight: band.")
         if self.margin_schedule == "band" and self.live_data is not None:

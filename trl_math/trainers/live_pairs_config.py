@@ -14,10 +14,10 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl_math.data.load import read_for_style
 from trl_math.data.pairs import PairSettings
 from trl_math.errors import UsageError, pick
+from trl_math.losses.parameters import as_mapping
 from trl_math.optional import check_installed
 from trl_math.records import Sampling
 from trl_math.trainers.generation_eval_config import ANSWER_STYLES, ENGINES, readable_problems
-from trl_math.trainers.parameters import as_mapping
 
 
 # Settings of pairs that have a field of their own here, or no place in a stream: nothing is held out of it, and its

@@ -19,7 +19,7 @@ from trl_math.losses import (
     cross_entropy_weight,
     reduce_sum,
 )
-from trl_math.trainers.parameters import keyword_parameters
+from trl_math.losses.parameters import keyword_parameters
 from trl_math.trainers.segments import Segments
 
 
@@ -34,9 +34,17 @@ class TokenObjective:
     reads: tuple[str, ...]  # what it reads of a forward pass, in the function's argument order
     temperature: float | None  # of `tempered_logps`, if it reads them
 
-    def loss(self, fields: dict[str, torch.Tensor], mask: torch.Tensor, num_tokens: Any) -> torch.Tensor:
-        """Return the sum over the tokens that `mask` (B, T) marks, over `num_tokens`."""
+    def loss(
+        self,
+        fields: dict[str, torch.Tensor],
+        mask: torch.Tensor,
+        num_tokens: Any,
+        weights: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return the (weighted) sum over the tokens that `mask` (B, T) marks, over `num_tokens`."""
         losses = self.function(*(fields[name] for name in self.reads))  # (B, T)
+        if weights is not None:
+            losses = losses * weights
         return reduce_sum(torch.where(mask, losses, torch.zeros_like(losses)), num_tokens)
 
 
@@ -47,23 +55,39 @@ class SegmentObjective:
     function: Callable[..., torch.Tensor]
     reduction: str
 
-    def loss(self, log_probs: torch.Tensor, segments: Segments, num_tokens: Any, num_segments: Any) -> torch.Tensor:
+    def loss(
+        self,
+        log_probs: torch.Tensor,
+        segments: Segments,
+        num_tokens: Any,
+        num_segments: Any,
+        weights: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Return the loss of a micro-batch, whose denominators count over the whole optimiser step.
 
         `sum`: the loss itself, per trained token, so that at N = 1 it is TRL's. `mean`: every segment's cross-entropy
-        per token, times the loss's slope (F for coverage), per segment.
+        per token, times the loss's slope (F for coverage), per segment. `weights` (B, T) are those of the rows.
         """
+        row_weights = 1.0 if weights is None else segments.shared(weights).to(segments.logps)  # (S,)
         if self.reduction == "sum":
-            losses = self.function(segments.logps)  # (S,)
+            losses = self.function(segments.logps) * row_weights  # (S,)
             loss = reduce_sum(torch.where(segments.is_real, losses, torch.zeros_like(losses)), num_tokens)
         else:
-            weights = cross_entropy_weight(self.function, segments.logps) / segments.num_tokens.clamp(min=1)
-            loss = reduce_sum(-log_probs * segments.spread(weights), num_segments)
+            slopes = cross_entropy_weight(self.function, segments.logps) * row_weights
+            per_token = segments.spread(slopes / segments.num_tokens.clamp(min=1))
+            loss = reduce_sum(-log_probs * per_token, num_segments)
         return loss.to(log_probs.dtype)
 
 
-def build_objective(config: Any, segments: Segments | None = None) -> TokenObjective | SegmentObjective:
-    """Return the objective of a `MathSFTConfig`, for a batch of `segments` if N depends on them."""
+def build_objective(
+    config: Any, segments: Segments | None = None, factors: torch.Tensor | None = None
+) -> TokenObjective | SegmentObjective:
+    """Return the objective of a `MathSFTConfig`, for a batch of `segments` if N depends on them.
+
+    `factors` (S,): F of the segments where it comes from pass rates, which makes the loss cross-entropy times F.
+    """
+    if factors is not None:
+        return SegmentObjective(lambda logps: -factors * logps, config.coverage_reduction)
     if config.objective == "coverage":
         return SegmentObjective(coverage_of(config, segments), config.coverage_reduction)
     function = partial(OBJECTIVES[config.objective], **(config.objective_params or {}))

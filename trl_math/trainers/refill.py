@@ -8,6 +8,9 @@ Paper: https://huggingface.co/papers/2502.07154 (section on the filtering thresh
 code: the queue and the position in the data survive a checkpoint; no index is repeated or lost where an epoch ends on
 a batch boundary; screening runs in micro-batches; F is screened in evaluation mode (no dropout).
 
+With `unscreened_steps` it is not F that is scored but whether a problem's pass rate is below the gate, which holds
+from that step on; what waited until then is looked at again (`keep`).
+
 Accounting. A *pass* is one shuffled walk over the data set; every example is screened exactly once in each. What the
 Trainer calls an epoch is one pass (or as many as it takes to fill one batch). Survivors left in the queue at its end
 start the next one. All processes hold the same queue and screen different slices of the same candidates.
@@ -19,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
+from transformers import TrainerCallback
 
 
 logger = logging.getLogger(__name__)
@@ -111,6 +115,12 @@ class RefillLoader:
         """Whether all the passes that were asked for are done, or nothing is left to train on."""
         return self._is_dead or self.progress >= self._max_passes
 
+    def keep(self, is_live: Callable[[int], bool]) -> None:
+        """Discard what waits in the queue and is no longer live, where the screening itself has changed."""
+        waiting = self.state.queue
+        self.state.queue = [row for row in waiting if is_live(row)]
+        self.state.num_discarded += len(waiting) - len(self.state.queue)
+
     def __iter__(self) -> Iterator[Any]:
         """Yield one epoch: a pass, or several if one does not fill a single batch; none if nothing is alive."""
         self.is_empty_epoch = True
@@ -123,7 +133,7 @@ class RefillLoader:
             self._is_dead, self.state.live_in_pass = self.state.live_in_pass == 0, 0
         self.state.epoch_steps = 0
         if self._is_dead:
-            logger.warning("No example is left above min_coverage_weight: there is nothing more to train on.")
+            logger.warning("No example passes the screening: there is nothing more to train on.")
 
     def _take_step(self) -> Iterator[Any]:
         size = self.shape.global_batch
@@ -147,3 +157,24 @@ class RefillLoader:
             if self.state.cursor == len(order):  # counted before the step, so that its checkpoint says so
                 self.state.passes, self.state.cursor = number + 1, 0
             yield
+
+
+class RefillCallback(TrainerCallback):
+    """Keeps the epoch number of a trainer honest, screens what waits when the first steps are over, and ends training
+    when the passes are done."""
+
+    def __init__(self, trainer: Any) -> None:
+        self._trainer = trainer
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == args.unscreened_steps:  # what waits has not been screened
+            self._trainer._refill.keep(self._trainer._is_open.__getitem__)
+        state.epoch = self._trainer._refill.progress
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        state.epoch = self._trainer._refill.progress
+        if self._trainer._refill.is_empty_epoch:
+            # Trainer takes an epoch without a step for the end of the data. It is one, or the rest of a pass that was
+            # resumed and had too few live examples for another step.
+            control.should_training_stop = False
+        control.should_training_stop |= self._trainer._refill.is_finished

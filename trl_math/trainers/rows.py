@@ -21,6 +21,7 @@ from trl_math.data.row_report import RowReport, check_columns, report_rows
 from trl_math.errors import DataError, UsageError
 from trl_math.trainers.segments import STEP_IDS
 from trl_math.trainers.sft_config import MathSFTConfig
+from trl_math.trainers.sft_weights import usable_rows
 
 
 logger = logging.getLogger(__name__)
@@ -45,10 +46,16 @@ def ready_rows(
     config: MathSFTConfig,
     formatting_func: Callable[[dict], str] | None,
     name: str,
+    *,
+    is_training: bool | None = None,
 ) -> Dataset:
-    """Return tokenised, checked and step-numbered rows, or raise a `DataError` that says what is wrong with them."""
+    """Return tokenised, checked and step-numbered rows, or raise a `DataError` that says what is wrong with them.
+
+    Unless said, rows are those to train on if their name is `train`; an evaluation set may have that name too.
+    """
     if formatting_func is None:
         check_columns(dataset, name, config.dataset_text_field, needs_steps=config.coverage_level == "step")
+    dataset = usable_rows(dataset, config, name, is_training=name == "train" if is_training is None else is_training)
     prepare_tokenizer(tokenizer, config)
     is_templated = "input_ids" not in dataset.column_names and formatting_func is None
     rows = tokenize_rows(dataset, tokenizer, config, formatting_func, name)

@@ -4,12 +4,30 @@ Shapes: B rows, T + 1 positions, T target positions (the first token of a row is
 segments, most of them empty.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from trl_math.data.row_report import STEP_IDS as STEP_IDS  # 0 on the prompt, then 1, 2, ... through a row's steps
 from trl_math.losses import segment_ids, segment_sum
+
+
+# Per-token columns that rows may get before training, the same number on all tokens of a row: its weight in the loss,
+# and F(N, p) of its problem's pass rate.
+TOKEN_WEIGHTS, COVERAGE_WEIGHTS = "token_weights", "coverage_weights"
+
+
+class Carried(NamedTuple):
+    """What a collated batch holds besides the model's inputs, (B, T+1) each, None where the rows do not have it."""
+
+    step_ids: torch.Tensor | None
+    token_weights: torch.Tensor | None
+    coverage_weights: torch.Tensor | None
+
+    @classmethod
+    def taken_from(cls, inputs: dict[str, Any]) -> "Carried":
+        """Take these columns out of a batch, so that the rest can go to the model."""
+        return cls(*(inputs.pop(column, None) for column in (STEP_IDS, TOKEN_WEIGHTS, COVERAGE_WEIGHTS)))
 
 
 class Segments:
@@ -26,6 +44,11 @@ class Segments:
     def spread(self, per_segment: torch.Tensor) -> torch.Tensor:
         """Give every token the value of its segment, (S,) -> (B, T)."""
         return per_segment[self._ids].view(self._shape)
+
+    def shared(self, per_token: torch.Tensor) -> torch.Tensor:
+        """Return the value that a segment's trained tokens share, (B, T) -> (S,); values are from 0."""
+        values = per_token.flatten()
+        return torch.zeros_like(values).scatter_reduce(0, self._ids, values, "amax")
 
     def siblings(self) -> torch.Tensor:
         """Return for each segment how many its sequence has, at least 1, (S,)."""

@@ -7,14 +7,22 @@ from typing import Any, ClassVar
 from trl import SFTConfig
 
 from trl_math.errors import UsageError, pick
+from trl_math.losses import COVERAGE_ESTIMATORS
+from trl_math.losses.parameters import as_mapping, check_parameters
 from trl_math.trainers.generation_eval_config import GenerationEvalConfig
 from trl_math.trainers.objective import OBJECTIVES
-from trl_math.trainers.parameters import as_mapping, check_parameters
 from trl_math.trainers.segments import STEP_IDS
 
 
 # Packing strategies that cut a sequence in two, which leaves no part with the probability of the whole answer.
 CUTTING_STRATEGIES = ("bfd_split", "wrapped")
+COVERAGE_CHOICES = (
+    "coverage_level",
+    "coverage_reduction",
+    "coverage_allocation",
+    "coverage_from",
+    "coverage_estimator",
+)
 
 
 @dataclass
@@ -68,6 +76,37 @@ class MathSFTConfig(GenerationEvalConfig, SFTConfig):
             "choices": ["each", "uniform"],
         },
     )
+    coverage_from: str = field(
+        default="logprob",
+        metadata={
+            "help": "What p in F(N, p) is. `logprob`: the model's own probability of the row's answer, for direct "
+            "answers. `pass_rate`: the share of its problem's samples that are right, for chains of thought, which "
+            "weighs the row's cross-entropy.",
+            "choices": ["logprob", "pass_rate"],
+        },
+    )
+    coverage_estimator: str = field(
+        default="plug_in",
+        metadata={
+            "help": "F of a pass rate: `plug_in` at the share itself, `posterior_mean` over what the share leaves "
+            "open, or `u_statistic`; the latter two read num_correct and num_samples.",
+            "choices": list(COVERAGE_ESTIMATORS),
+        },
+    )
+    max_pass_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "Rows whose pass rate is this or more are not trained on, with coverage_from: pass_rate (the "
+            "published code: 0.1)."
+        },
+    )
+    unscreened_steps: int = field(
+        default=0,
+        metadata={
+            "help": "For so many optimiser steps every row is trained on as if its pass rate were 0 (the published "
+            "code: 20)."
+        },
+    )
     min_coverage_weight: float = field(
         default=0.0,
         metadata={
@@ -94,6 +133,7 @@ class MathSFTConfig(GenerationEvalConfig, SFTConfig):
         self.objective_params = as_mapping("objective_params", self.objective_params)
         # Before TRL's own checks, which look at this machine: a typing mistake is one on every machine.
         self._check_objective()
+        self._check_pass_rates()
         self._check_refill()
         self.check_generation_eval()
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
@@ -105,8 +145,13 @@ class MathSFTConfig(GenerationEvalConfig, SFTConfig):
 
     @property
     def refills(self) -> bool:
-        """Whether dead examples are screened out and replaced."""
-        return self.min_coverage_weight > 0
+        """Whether batches are composed while training: some examples are screened out and replaced."""
+        return self.min_coverage_weight > 0 or self.unscreened_steps > 0
+
+    @property
+    def gate(self) -> float:
+        """The pass rate from which on rows are not trained on; infinite if there is none."""
+        return math.inf if self.max_pass_rate is None else self.max_pass_rate
 
     @property
     def own_loss(self) -> str:
@@ -125,7 +170,7 @@ class MathSFTConfig(GenerationEvalConfig, SFTConfig):
 
     def _check_objective(self) -> None:
         pick("objective", self.objective, OBJECTIVES)
-        for name in ("coverage_level", "coverage_reduction", "coverage_allocation"):
+        for name in COVERAGE_CHOICES:
             pick(name, getattr(self, name), self.__dataclass_fields__[name].metadata["choices"])
         check_parameters(
             f"objective: {self.objective}", "objective_params", OBJECTIVES[self.objective], self.objective_params or {}
@@ -140,11 +185,11 @@ class MathSFTConfig(GenerationEvalConfig, SFTConfig):
                     "coverage_allocation: uniform divides attempts among steps or tokens: set coverage_level."
                 )
         else:
-            for name in ("coverage_level", "coverage_reduction", "coverage_allocation"):
+            for name in (*COVERAGE_CHOICES, "max_pass_rate", "unscreened_steps"):
                 if getattr(self, name) != self.__dataclass_fields__[name].default:
                     raise UsageError(f"{name} belongs to objective: coverage, but objective is {self.objective!r}.")
         if self.objective != "cross_entropy" or self.num_attempts is not None:
-            self._check_clashes()
+            self.check_own_loss(f"objective: {self.objective}")
         if self.eval_packing and not (self.packing or self.padding_free):
             raise UsageError(
                 "eval_packing without packing lets the packed sequences see each other: set packing: true or "
@@ -164,7 +209,8 @@ class MathSFTConfig(GenerationEvalConfig, SFTConfig):
                 "for answers; use packing_strategy: bfd."
             )
 
-    def _check_clashes(self) -> None:
+    def check_own_loss(self, asking: str) -> None:
+        """Raise for options that replace the loss; `asking` is what needs ours."""
         clashes = {
             f"loss_type: {self.loss_type}": self.loss_type != "nll",
             "use_liger_kernel": self.use_liger_kernel,
@@ -173,16 +219,49 @@ class MathSFTConfig(GenerationEvalConfig, SFTConfig):
         for option, is_set in clashes.items():
             if is_set:
                 raise UsageError(
-                    f"{option} replaces the loss that objective: {self.objective} would compute, and its outputs; "
-                    "leave it at its default."
+                    f"{option} replaces the loss that {asking} would compute, and its outputs; leave it at its "
+                    "default."
                 )
+
+    def _check_pass_rates(self) -> None:
+        if self.coverage_from == "logprob":
+            for name in ("coverage_estimator", "max_pass_rate", "unscreened_steps"):
+                if getattr(self, name) != self.__dataclass_fields__[name].default:
+                    raise UsageError(f"{name} belongs to coverage_from: pass_rate, but it is {self.coverage_from!r}.")
+            return
+        assert self.num_attempts is not None
+        if self.max_pass_rate is not None and not 0 < self.max_pass_rate <= 1:
+            raise UsageError(f"max_pass_rate is a pass rate above 0 and at most 1, got {self.max_pass_rate}.")
+        if self.unscreened_steps < 0:
+            raise UsageError(f"unscreened_steps must be a number of steps from 0, got {self.unscreened_steps}.")
+        if self.num_attempts == 1 and self.max_pass_rate is None:
+            raise UsageError(
+                "coverage_from: pass_rate with num_attempts: 1 weighs all rows alike: raise it, or set max_pass_rate."
+            )
+        if self.coverage_estimator == "u_statistic" and self.num_attempts != round(self.num_attempts):
+            raise UsageError(
+                f"coverage_estimator: u_statistic needs a whole num_attempts, got {self.num_attempts}: use "
+                "posterior_mean."
+            )
+        if self.coverage_level != "sequence":
+            raise UsageError(
+                f"coverage_from: pass_rate is about whole answers: leave out coverage_level: {self.coverage_level}."
+            )
+        if self.min_coverage_weight > 0:
+            raise UsageError(
+                "min_coverage_weight screens by the model's own probability: with coverage_from: pass_rate use "
+                "max_pass_rate."
+            )
 
     def _check_refill(self) -> None:
         if not 0 <= self.min_coverage_weight < 1:
             raise UsageError(f"min_coverage_weight must be in [0, 1), got {self.min_coverage_weight}.")
         if not self.refills:
             return
-        if self.objective != "coverage" or self.num_attempts is None or self.num_attempts <= 1:
+        screening = "unscreened_steps" if self.unscreened_steps else "min_coverage_weight"
+        if self.min_coverage_weight and (
+            self.objective != "coverage" or self.num_attempts is None or self.num_attempts <= 1
+        ):
             raise UsageError(
                 "min_coverage_weight screens by F(N, p): it needs objective: coverage and num_attempts > 1."
             )
@@ -194,4 +273,4 @@ class MathSFTConfig(GenerationEvalConfig, SFTConfig):
         }
         for option, (is_set, reason) in refused.items():
             if is_set:
-                raise UsageError(f"min_coverage_weight does not work with {option}: {reason}.")
+                raise UsageError(f"{screening} does not work with {option}: {reason}.")

@@ -7,30 +7,40 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from trl_math.errors import RunFolderError, UsageError
 from trl_math.files import write_json
 from trl_math.losses import cross_entropy_weight
 from trl_math.trainers.collator import CarryingCollator
 from trl_math.trainers.common import MathTrainerMixin, as_math_config, can_prepare, processing_class_of
-from trl_math.trainers.coverage_metrics import LIVE_WEIGHT, coverage_means, coverage_sums
+from trl_math.trainers.coverage_metrics import LIVE_WEIGHT, coverage_means, coverage_sums, pass_rate_sums
 from trl_math.trainers.forward import TemperedHead, recorded_outputs
 from trl_math.trainers.generation_eval import GenerationEvalCallback
 from trl_math.trainers.generation_eval_config import load_eval_problems
 from trl_math.trainers.model_card import sft_card_lines
 from trl_math.trainers.objective import SegmentObjective, attempts_of, build_objective, is_cross_entropy
-from trl_math.trainers.refill import RefillLoader, RefillState, StepShape
+from trl_math.trainers.refill import RefillCallback, RefillLoader, RefillState, StepShape
 from trl_math.trainers.rows import pack_rows, ready_rows
-from trl_math.trainers.segments import STEP_IDS, Segments, batch_ids, count_segments
+from trl_math.trainers.segments import (
+    COVERAGE_WEIGHTS,
+    TOKEN_WEIGHTS,
+    Carried,
+    Segments,
+    batch_ids,
+    count_segments,
+)
 from trl_math.trainers.sft_config import MathSFTConfig
-from trl_math.trainers.sft_requests import refuse_clashes
+from trl_math.trainers.sft_requests import refuse_clashes, refuse_weights
+from trl_math.trainers.sft_weights import pass_rates_of, with_token_columns
 
 
 REFILL_STATE_NAME = "refill.json"
@@ -39,8 +49,9 @@ REFILL_STATE_NAME = "refill.json"
 class MathSFTTrainer(MathTrainerMixin, SFTTrainer):
     """TRL's `SFTTrainer`, except that the loss is `args.objective`; everything else is inherited.
 
-    With the default objective (cross-entropy) loss and gradients are TRL's bit for bit. Rows are tokenised and checked
-    before the model is loaded. With `min_coverage_weight` the training batches come from a `RefillLoader`.
+    With the default objective (cross-entropy) loss and gradients are TRL's bit for bit, unless rows bring a `weight`.
+    Rows are tokenised and checked before the model is loaded. With `min_coverage_weight` or `unscreened_steps` the
+    training batches come from a `RefillLoader`.
 
     Takes the arguments of `SFTTrainer`; `args` is a [`MathSFTConfig`].
     """
@@ -63,7 +74,12 @@ class MathSFTTrainer(MathTrainerMixin, SFTTrainer):
         self._tempered_head: TemperedHead | None = None
         self._num_segments_in_batch: torch.Tensor | None = None
         self._refill: RefillLoader | None = None
+        self._is_open: list[bool] = []  # for each training row, whether its pass rate is below the gate
         self._ready_rows: list[Any] = []
+        self._has_training_rows = False  # they are prepared first
+        self._weight_scale: float | None = None  # what the training rows' weights were divided by
+        self._refuse_weights = partial(refuse_weights, args, data_collator, kwargs)
+        self._carried = (*args.carried_columns, TOKEN_WEIGHTS, COVERAGE_WEIGHTS)
         self._coverage_sums: dict[str, list[torch.Tensor]] = defaultdict(list)
         refuse_clashes(args, data_collator, train_dataset, kwargs)
         processing_class = processing_class_of(model, processing_class, args)
@@ -80,12 +96,12 @@ class MathSFTTrainer(MathTrainerMixin, SFTTrainer):
             formatting_func=formatting_func,
             **kwargs,
         )
-        if args.carried_columns:
-            self.data_collator = CarryingCollator(**vars(self.data_collator), carried=args.carried_columns)
+        if type(self.data_collator) is DataCollatorForLanguageModeling:
+            self.data_collator = CarryingCollator(**vars(self.data_collator), carried=self._carried)
         if not self._is_trl_loss:
             self._tempered_head = self._make_tempered_head()
         if args.refills:
-            self.add_callback(_RefillCallback(self))
+            self.add_callback(RefillCallback(self))
         if eval_problems is not None:
             self.add_callback(GenerationEvalCallback.from_config(self, eval_problems))
 
@@ -109,7 +125,13 @@ class MathSFTTrainer(MathTrainerMixin, SFTTrainer):
     def _checked_rows(
         self, dataset: Dataset, tokenizer: Any, config: MathSFTConfig, formatting_func: Any, name: str
     ) -> Dataset:
-        rows = ready_rows(dataset, tokenizer, config, formatting_func, name)
+        is_training, self._has_training_rows = name == "train" and not self._has_training_rows, True
+        rows = ready_rows(dataset, tokenizer, config, formatting_func, name, is_training=is_training)
+        rows, scale = with_token_columns(rows, config, name, self._weight_scale)
+        if TOKEN_WEIGHTS in rows.column_names:
+            self._refuse_weights()
+        if is_training:
+            self._weight_scale = scale
         self._ready_rows.append(rows)
         return rows
 
@@ -123,16 +145,23 @@ class MathSFTTrainer(MathTrainerMixin, SFTTrainer):
         if not any(dataset is rows for rows in self._ready_rows):
             dataset = self._checked_rows(dataset, processing_class, args, formatting_func, dataset_name)
         self._ready_rows = [rows for rows in self._ready_rows if rows is not dataset]
-        if packing and args.carried_columns:
-            return pack_rows(dataset, args.carried_columns, args)
+        carried = tuple(column for column in self._carried if column in dataset.column_names)
+        if packing and carried:
+            return pack_rows(dataset, carried, args)
         return super()._prepare_dataset(dataset, processing_class, args, packing, None, dataset_name)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        carried = self.args.carried_columns
-        self._signature_columns += [column for column in carried if column not in self._signature_columns]
+        self._signature_columns += [column for column in self._carried if column not in self._signature_columns]
 
     # ---- Loss ----
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        """As Trainer, but numbers of ours keep their precision, where DeepSpeed would cast them to the model's."""
+        ours = {name: inputs[name] for name in (TOKEN_WEIGHTS, COVERAGE_WEIGHTS) if name in inputs}
+        prepared = super()._prepare_inputs(inputs)
+        prepared.update({name: values.to(self.args.device) for name, values in ours.items()})
+        return prepared
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """Also count the optimiser step's segments, the denominator of `coverage_reduction: mean`."""
@@ -150,7 +179,7 @@ class MathSFTTrainer(MathTrainerMixin, SFTTrainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         inputs = dict(inputs)
-        step_ids = inputs.pop(STEP_IDS, None)
+        carried = Carried.taken_from(inputs)
         backbone = self._causal_lm().base_model if self._tempered_head is not None else None
         with recorded_outputs(model) as outputs, recorded_outputs(backbone) as backbone_outputs:
             result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
@@ -158,32 +187,48 @@ class MathSFTTrainer(MathTrainerMixin, SFTTrainer):
         fused = outputs[0]
         segments = None
         if self.args.num_attempts is not None or self.args.needs_whole_sequences:
-            segments = self._segments(fused, inputs, step_ids)
-        if not self._is_trl_loss:
-            hidden_states = backbone_outputs[0].last_hidden_state if backbone_outputs else None
-            loss = self._objective_loss(fused, segments, hidden_states, inputs, num_items_in_batch)
-        self._log_and_check(loss, segments)
+            segments = self._segments(fused, inputs, carried.step_ids)
+        factors = self._factors(segments, carried)
+        if not self._is_trl_loss or carried.token_weights is not None:
+            fields = {"logps": fused.log_probs, "entropy": fused.entropy}
+            if self._tempered_head is not None:
+                with self.accelerator.autocast():
+                    hidden_states = backbone_outputs[0].last_hidden_state
+                    fields["tempered_logps"] = self._tempered_head.log_probs(hidden_states, inputs["labels"])
+            loss = self._objective_loss(fused, fields, segments, factors, carried.token_weights, num_items_in_batch)
+        self._log_and_check(loss, segments, factors)
         return (loss, logits_outputs) if return_outputs else loss
 
     def _segments(self, fused: Any, inputs: dict[str, Any], step_ids: torch.Tensor | None) -> Segments:
         ids, sequence_ids = batch_ids(inputs, self.args.coverage_level, step_ids)
         return Segments(fused.log_probs, fused.label_mask, ids, sequence_ids)
 
+    def _factors(self, segments: Segments | None, carried: Carried) -> torch.Tensor | None:
+        """Return F of each segment from its pass rate, 1 where there is none yet; None where F is not from these."""
+        if segments is None or self.args.coverage_from != "pass_rate":
+            return None
+        if carried.coverage_weights is None:
+            return torch.ones_like(segments.logps)
+        return segments.shared(carried.coverage_weights[:, 1:]).to(segments.logps)
+
     def _objective_loss(
-        self, fused: Any, segments: Segments | None, hidden_states: Any, inputs: dict[str, Any], num_items: Any
+        self,
+        fused: Any,
+        fields: dict[str, torch.Tensor],
+        segments: Segments | None,
+        factors: torch.Tensor | None,
+        token_weights: torch.Tensor | None,
+        num_items: Any,
     ) -> torch.Tensor:
         num_tokens = fused.label_mask.sum() if num_items is None else num_items
-        objective = build_objective(self.args, segments)
+        weights = None if token_weights is None else token_weights[:, 1:]
+        objective = build_objective(self.args, segments, factors)
         if isinstance(objective, SegmentObjective):
             assert segments is not None
             num_segments = self._num_segments_in_batch if num_items is not None else segments.is_real.sum()
-            loss = objective.loss(fused.log_probs, segments, num_tokens, num_segments)
+            loss = objective.loss(fused.log_probs, segments, num_tokens, num_segments, weights)
         else:
-            fields = {"logps": fused.log_probs, "entropy": fused.entropy}
-            if self._tempered_head is not None:
-                with self.accelerator.autocast():
-                    fields["tempered_logps"] = self._tempered_head.log_probs(hidden_states, inputs["labels"])
-            loss = objective.loss(fields, fused.label_mask, num_tokens)
+            loss = objective.loss(fields, fused.label_mask, num_tokens, weights)
         # As TRL and Trainer do: the denominators count every process, and DDP averages over processes.
         if self.args.average_tokens_across_devices and num_items is not None:
             loss = loss * (self.accelerator.num_processes // self.get_tp_size())
@@ -192,12 +237,15 @@ class MathSFTTrainer(MathTrainerMixin, SFTTrainer):
             loss = loss + self.router_aux_loss_coef * fused.aux_loss / steps
         return loss
 
-    def _log_and_check(self, loss: torch.Tensor, segments: Segments | None) -> None:
+    def _log_and_check(self, loss: torch.Tensor, segments: Segments | None, factors: torch.Tensor | None) -> None:
         """Log coverage, and stop all processes together at a loss that is not finite, which Trainer would hide."""
         sums = None
         if segments is not None and self.args.num_attempts is not None:
             live_weight = self.args.min_coverage_weight or LIVE_WEIGHT
-            sums = coverage_sums(segments, attempts_of(self.args, segments), live_weight)
+            if factors is not None:
+                sums = pass_rate_sums(segments, factors, live_weight)
+            else:
+                sums = coverage_sums(segments, attempts_of(self.args, segments), live_weight)
         gathered = self._gathered(loss, sums)
         if sums is not None:
             self._coverage_sums[self._mode].append(gathered)
@@ -241,11 +289,13 @@ class MathSFTTrainer(MathTrainerMixin, SFTTrainer):
             num_processes=self.accelerator.num_processes,
             rank=self.accelerator.process_index,
         )
+        if self.args.unscreened_steps:
+            self._is_open = (pass_rates_of(self.train_dataset, self.args) < self.args.gate).tolist()
         self._refill = RefillLoader(
             dataset=dataset,
             shape=shape,
-            score=self._score_rows,
-            collate=lambda rows: self.data_collator([dataset[row] for row in rows]),
+            score=self._gate_rows if self.args.unscreened_steps else self._score_rows,
+            collate=lambda rows: self.data_collator([self._screened(dataset[row]) for row in rows]),
             threshold=self.args.min_coverage_weight,
             seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
             max_passes=math.inf if self.args.max_steps > 0 else self.args.num_train_epochs,
@@ -267,13 +317,25 @@ class MathSFTTrainer(MathTrainerMixin, SFTTrainer):
 
     def _row_weights(self, rows: list[int]) -> torch.Tensor:
         inputs = dict(self._prepare_inputs(self._refill.collate(rows)))
-        step_ids = inputs.pop(STEP_IDS, None)
+        step_ids = Carried.taken_from(inputs).step_ids
         fused = self.model_wrapped(**inputs, use_cache=False, fused_lm_head=True)
         segments = self._segments(fused, inputs, step_ids)
         weights = cross_entropy_weight(build_objective(self.args, segments).function, segments.logps)
         _, sequence_ids = batch_ids(inputs, self.args.coverage_level, step_ids)
         # A row is dead only when all of its steps are.
         return segments.sequence_max(weights)[torch.unique_consecutive(sequence_ids)][: len(rows)]
+
+    @property
+    def _is_screening(self) -> bool:
+        return self.state.global_step >= self.args.unscreened_steps
+
+    def _gate_rows(self, rows: list[int]) -> list[float]:
+        """Return 1 for rows below the gate on pass rates, which is open to all during the first steps."""
+        return [float(not self._is_screening or self._is_open[row]) for row in rows]
+
+    def _screened(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return a row without its F while all count in full."""
+        return row if self._is_screening else {key: row[key] for key in row if key != COVERAGE_WEIGHTS}
 
     def set_initial_training_values(self, args: Any, dataloader: Any) -> Any:
         """With `max_steps` the refill goes through the data as often as it takes, however many rows it discards."""
@@ -296,7 +358,8 @@ class MathSFTTrainer(MathTrainerMixin, SFTTrainer):
         path = Path(resume_from_checkpoint) / REFILL_STATE_NAME
         if not path.exists():
             raise RunFolderError(
-                f"{resume_from_checkpoint} was not written with min_coverage_weight; it has no {path.name}."
+                f"{resume_from_checkpoint} was not written with min_coverage_weight or unscreened_steps; it has no "
+                f"{path.name}."
             )
         state = RefillState(**json.loads(path.read_text()))
         if state.num_rows != self._refill.state.num_rows:
@@ -317,21 +380,3 @@ class MathSFTTrainer(MathTrainerMixin, SFTTrainer):
 
     def _card_lines(self) -> list[str]:
         return sft_card_lines(self.args)
-
-
-class _RefillCallback(TrainerCallback):
-    """Keeps the Trainer's epoch number honest, and ends training when the passes are done."""
-
-    def __init__(self, trainer: MathSFTTrainer) -> None:
-        self._trainer = trainer
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        state.epoch = self._trainer._refill.progress
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        state.epoch = self._trainer._refill.progress
-        if self._trainer._refill.is_empty_epoch:
-            # Trainer takes an epoch without a step for the end of the data. It is one, or the rest of a pass that was
-            # resumed and had too few live examples for another step.
-            control.should_training_stop = False
-        control.should_training_stop |= self._trainer._refill.is_finished
