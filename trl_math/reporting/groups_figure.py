@@ -35,7 +35,14 @@ def draw_groups(
                 errors = [[100 * (point.value - point.low)], [100 * (point.high - point.value)]]
                 where = group + shift
                 axis.errorbar(
-                    [where], [100 * point.value], yerr=errors, color=colour, marker="o", ms=6, elinewidth=1.4
+                    [where],
+                    [100 * point.value],
+                    yerr=errors,
+                    color=colour,
+                    marker="o",
+                    ms=6,
+                    elinewidth=1.4,
+                    clip_on=False,
                 )
                 axis.annotate(
                     f"{100 * point.value:.0f}",
