@@ -281,6 +281,7 @@ def _others():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1900)
 @pytest.mark.parametrize("name", _others())
 def test_smoke_of_every_recipe(name):
     smoke(name)
