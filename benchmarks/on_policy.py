@@ -51,7 +51,7 @@ class Size:
     turns: int
 
 
-FULL = Size(problems=72, samples=8, tokens=24, batch=8, turns=3)
+FULL = Size(problems=24, samples=8, tokens=24, batch=8, turns=3)
 QUICK = Size(problems=8, samples=4, tokens=8, batch=2, turns=1)
 
 

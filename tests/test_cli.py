@@ -30,13 +30,13 @@ ON_CPU = {
 }
 
 
-def command(*words, **changes):
+def command(*words, seconds=300, **changes):
     return subprocess.run(
         [sys.executable, "-m", "trl_math.cli.main", *map(str, words)],
         env={**quiet_environment(), **changes},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=seconds,
     )
 
 
@@ -250,7 +250,8 @@ def smoke(name):
     from trl_math.recipes import read_recipe
 
     kind = read_recipe(name)["command"]
-    result = command(kind, "--config", name, "--smoke")
+    # An experiment of six rounds is thirty processes, and each imports what it needs.
+    result = command(kind, "--config", name, "--smoke", seconds=1800 if kind == "run" else 300)
     assert result.returncode == 0, result.stderr[-3000:]
     [folder] = [path.parent for path in Path("runs/smoke").glob("*/run.json")]
     if kind in ("sft", "dpo"):
@@ -280,6 +281,7 @@ def _others():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1900)
 @pytest.mark.parametrize("name", _others())
 def test_smoke_of_every_recipe(name):
     smoke(name)

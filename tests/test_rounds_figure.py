@@ -5,7 +5,8 @@ import json
 import pytest
 
 from trl_math.errors import DataError
-from trl_math.reporting.rounds import read_rounds
+from trl_math.reporting.groups_figure import draw_groups
+from trl_math.reporting.rounds import Point, read_rounds
 from trl_math.reporting.rounds_figure import draw_rounds
 
 
@@ -57,3 +58,17 @@ def test_what_is_missing_is_said(tmp_path):
     (folder / "e1" / "summary.json").unlink()
     with pytest.raises(DataError, match="the experiment is not finished"):
         read_rounds(folder, "half")
+
+
+def test_groups_are_drawn(tmp_path):
+    """Every share has its place, its interval and its number; the same shares give the same file."""
+    shares = {
+        name: [Point(value, value - 0.05, value + 0.05) for value in values]
+        for name, values in (("untrained", (0.12, 0.08)), ("right", (0.66, 0.51)), ("wrong", (0.4, 0.3)))
+    }
+    png, svg = draw_groups("pass@1", ["words", "program"], shares, tmp_path / "figure" / "groups.png", "a caption")
+    assert png.read_bytes().startswith(b"\x89PNG")
+    texts = svg.read_text()
+    assert all(f"<!-- {text} -->" in texts for text in ("untrained", "wrong", "words", "66", "51", "a caption"))
+    again = draw_groups("pass@1", ["words", "program"], shares, tmp_path / "again.png", "a caption")[1]
+    assert again.read_text() == texts

@@ -72,12 +72,12 @@ def smoke_values(values: dict[str, Any], name: str) -> dict[str, Any]:
 LIVE_KEPT = ("live_pair_rule", "live_pair_params", "live_temperature", "live_top_p")
 LIVE_REPLACED: dict[str, Any] = {
     "live_data": "embedded:times_tables",
-    "live_prompt_style": "plain",
+    "live_prompt_style": "cot",
     "live_engine": "transformers",
     "live_every": 1,
     "live_problems": 8,
     "live_num_samples": 8,
-    "live_max_tokens": 8,
+    "live_max_tokens": 24,
 }
 
 

@@ -141,7 +141,7 @@ def run_smoke_values(values: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _restyled(stage: Stage, styles: Mapping[str, str]) -> dict[str, Any]:
     """Return a stage's settings with its way of asking as a smoke run has it."""
-    style = stage.settings.get("prompt_style")
+    style = str(stage.settings.get("prompt_style"))
     return {**stage.settings, **({"prompt_style": styles[style]} if style in styles else {})}
 
 
