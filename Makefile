@@ -40,6 +40,8 @@ bench: .venv/installed-test .venv/installed-vllm
 	$(BIN)/python benchmarks/grading.py
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/metrics.py
+	$(BIN)/python benchmarks/sequential_sampling.py
+	$(BIN)/python benchmarks/coverage_estimates.py
 	$(BIN)/python benchmarks/report.py
 
 .venv/installed-%: pyproject.toml constraints.txt | .venv/bin/python

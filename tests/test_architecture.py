@@ -164,6 +164,7 @@ SEAMS = {
     "trl.chat_template_utils:get_training_chat_template": ["processing_class"],
     "trl.chat_template_utils:has_generation_markers": ["chat_template"],
     "transformers:Trainer.get_batch_samples": ["self", "epoch_iterator", "num_batches", "device"],
+    "transformers:Trainer._prepare_inputs": ["self", "inputs"],
     "transformers:Trainer.set_initial_training_values": ["self", "args", "dataloader"],
     "transformers:Trainer._init_training_state": [
         "self",

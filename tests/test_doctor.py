@@ -444,7 +444,9 @@ def test_a_generation_recipe_needs_engines(monkeypatch):
     assert "tensor_parallel_size" in finding.detail
 
 
-@pytest.mark.parametrize("name", ["on-policy-dpo/times-tables", "evaluate/arithmetic-laptop"])
+@pytest.mark.parametrize(
+    "name", ["on-policy-dpo/times-tables", "evaluate/arithmetic-laptop", "difficulty/products-laptop"]
+)
 def test_recipes_of_stages_and_of_evaluations_are_read(name, capsys):
     """What several stages need is said once, and the settings of each are read by its own command."""
     command.run(["--config", name, "--json"])

@@ -106,6 +106,15 @@ def test_a_plan(tmp_path, folder, capsys):
         (
             {
                 "live_data": "embedded:times_tables",
+                "max_steps": 2,
+                "dataset_name": None,
+                "difficulty_schedule": "bell",
+            },
+            "leave out difficulty_schedule",
+        ),
+        (
+            {
+                "live_data": "embedded:times_tables",
                 "live_prompt_style": "plain",
                 "live_max_tokens": 8,
                 "max_steps": 2,

@@ -32,6 +32,7 @@ from trl_math.recipes import NO_GPU, TrainArguments
 from trl_math.run_folder import MANIFEST, without_secrets
 from trl_math.trainers.live_pairs_config import load_live_problems
 from trl_math.trainers.pair_rows import pass_rates
+from trl_math.trainers.sft_weights import usable_rows
 
 
 # Returns the rows to train on (None if they are made later) and to evaluate on.
@@ -77,6 +78,10 @@ def _data(arguments: TrainArguments, load: Load) -> tuple[int | None, list[str]]
         if rows is not None:
             _check_columns(arguments, rows, name)
             lines.append(f"{name}: {len(rows)} rows with {', '.join(rows.column_names)}")
+            kept = _usable(arguments, rows, name)
+            if len(kept) < len(rows):
+                lines.append(f"{name}: {len(kept)} of them are trained on, by their weights and pass rates")
+            train = kept if name == "train" else train
     if problems is not None:
         lines.append(f"pairs are made while the model trains, of {len(problems)} problems of {live_data}")
         return None, lines
@@ -95,6 +100,13 @@ def _check_columns(arguments: TrainArguments, rows: Any, name: str) -> None:
             pass_rates(rows, training.own_loss)
     else:
         check_columns(rows, name, training.dataset_text_field, needs_steps=training.coverage_level == "step")
+
+
+def _usable(arguments: TrainArguments, rows: Any, name: str) -> Any:
+    """Return the rows that their weights and pass rates leave; raise what the trainer would raise of these."""
+    if arguments.header.command == "dpo":
+        return rows
+    return usable_rows(rows, arguments.training, name, is_training=name == "train")
 
 
 def _steps(arguments: TrainArguments, plan: LaunchPlan | None, rows: int | None) -> list[str]:

@@ -49,6 +49,12 @@ REPLACED: dict[str, Any] = {
     "exclude_dataset": None,
     "max_train_rows": None,
 }
+# Settings that speak of a recipe's own data, or of more steps than a smoke run has; replaced where they are given.
+OF_ITS_DATA: dict[str, Any] = {
+    "difficulty_column": "pass_rate",
+    "difficulty_exempt_sources": None,
+    "unscreened_steps": 1,
+}
 
 
 def smoke_values(values: dict[str, Any], name: str) -> dict[str, Any]:
@@ -61,6 +67,7 @@ def smoke_values(values: dict[str, Any], name: str) -> dict[str, Any]:
     return {
         **{key: value for key, value in values.items() if key not in asked_later},
         **REPLACED,
+        **{key: value for key, value in OF_ITS_DATA.items() if key in values},
         "gradient_accumulation_steps": accumulation,
         "max_length": None if length is None else min(int(length), 256),
         "dataset_name": str(rows),
@@ -199,6 +206,10 @@ def write_rows(path: Path) -> Path:
             "tactic": "norm_num",
             "prompt": f"Question: {question}\nAnswer:",
             "completion": "".join(steps),
+            "source": "smoke",
+            "pass_rate": index % 9 / 8,  # for schedules and gates, every rate there is
+            "num_samples": 64,
+            "num_correct": 8 * (index % 9),
         }
         lines.append(json.dumps(row) + "\n")
     write_whole(path, "".join(lines))

@@ -61,13 +61,24 @@ def _needs(values: dict[str, Any], given: dict[str, Any]) -> list[dict[str, Any]
         "dpo": ({}, lambda settings: [look_at_dpo(settings).given]),
         "generate": (GENERATE_ALIASES, lambda settings: [build_generate(settings).given]),
         "evaluate": (EVALUATE_ALIASES, lambda settings: [build_evaluate(settings).given]),
+        "difficulty": (GENERATE_ALIASES, _difficulty),
         "run": (GENERATE_ALIASES, _stages),
     }
     if command not in readers:
         raise UsageError(f"doctor looks at recipes of {', '.join(readers)}; this one is of {command}.")
     aliases, read = readers[command]
     values = canonical(values, aliases) | canonical(given, aliases)
-    return [{"command": command, **need} for need in read(values)] if values else [{}]
+    return [{"command": command, **need} for need in read(values)] or [{}] if values else [{}]
+
+
+def _difficulty(values: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the engine's settings, if samples are drawn."""
+    from trl_math.cli.difficulty_settings import build
+
+    arguments = build(values)
+    engine = {field.name for field in dataclasses.fields(arguments.engine)}
+    given = {name: value for name, value in arguments.given.items() if name in engine}
+    return [{**given, "command": "generate", "data": values.get("data")}] if arguments.way == "model" else []
 
 
 def _stages(values: dict[str, Any]) -> list[dict[str, Any]]:

@@ -62,7 +62,8 @@ def _refuse_unread(data: Any) -> None:
     unread = ["dataset_name", "dataset_config", "dataset_train_split", "exclude_dataset", "exclude_split"]
     unread += ["max_train_rows", "max_eval_rows"]
     for field in dataclasses.fields(data):
-        if field.name in unread and getattr(data, field.name) != field.default:
+        is_unread = field.name in unread or field.name.startswith("difficulty_")
+        if is_unread and getattr(data, field.name) != field.default:
             raise UsageError(
                 f"live_data makes the pairs that are trained on: leave out {field.name} (its problems are chosen by "
                 "live_data, live_data_config and live_split)."

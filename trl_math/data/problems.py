@@ -41,7 +41,7 @@ def to_problems(dataset: datasets.Dataset, source: str) -> datasets.Dataset:
     `source`, so applying this twice changes nothing.
     """
     found = _find_columns(dataset, source)
-    ours = {*DIFFICULTY.required, *SFT.optional} - set(PROBLEMS.columns)
+    ours = {*DIFFICULTY.columns, *SFT.optional} - set(PROBLEMS.columns)
     carried = [column for column in dataset.column_names if column in ours]
     stem = "/".join([source_stem(source), *([str(dataset.split)] if dataset.split else [])])
     is_ours = set(PROBLEMS.required) <= set(dataset.column_names)

@@ -21,6 +21,9 @@ def sft_card_lines(config: Any) -> list[str]:
     if config.objective == "coverage":
         for name in ("coverage_level", "coverage_reduction", "coverage_allocation", "min_coverage_weight"):
             lines.append(f"{name}: `{getattr(config, name)}`")
+        if config.coverage_from == "pass_rate":
+            for name in ("coverage_from", "coverage_estimator", "max_pass_rate", "unscreened_steps"):
+                lines.append(f"{name}: `{getattr(config, name)}`")
     return lines
 
 
