@@ -382,3 +382,10 @@ def test_evaluation_settings_need_an_evaluation(tmp_path):
         load_rows(arguments, 0, evaluates=False)
     train, held_out = load_rows(arguments, 0, evaluates=True)
     assert len(train) == len(held_out) == 1
+    # One file has no test split; its rows would be evaluated after they were trained on.
+    alone = DataArguments(dataset_name=str(rows))
+    for are_pairs in (False, True):
+        with pytest.raises(UsageError, match=r"is one file, without a split 'test' to evaluate on"):
+            load_rows(alone, 0, evaluates=True, are_pairs=are_pairs)
+    meant = DataArguments(dataset_name=str(rows), dataset_test_split="train")
+    assert len(load_rows(meant, 0, evaluates=True)[1]) == 1

@@ -16,6 +16,7 @@ from test_cli import wait_for
 from trl_math.cli.main import main
 from trl_math.cli.train import _settings
 from trl_math.data.load import DataArguments, load_rows
+from trl_math.models import save_tiny
 from trl_math.plan import plan_memory
 from trl_math.recipes import build_dpo
 
@@ -173,6 +174,18 @@ def test_a_run_is_known_by_its_evaluation_pairs_too(tmp_path, folder, capsys):
     assert "belongs to another configuration (eval_data" in capsys.readouterr().err
 
 
+def test_a_run_is_known_by_the_weights_that_it_starts_from(tmp_path, folder, capsys):
+    """A folder may hold another model by now: that run is not this one."""
+    save_tiny(tmp_path / "model")
+    file = recipe(tmp_path, dataset_name=str(folder), model_name_or_path=str(tmp_path / "model"), max_steps=1)
+    assert main(["dpo", "--config", file]) == 0
+    assert main(["dpo", "--config", file]) == 0 and "nothing to do" in capsys.readouterr().out
+    trained = tmp_path / "out" / "model.safetensors"
+    (tmp_path / "model" / "model.safetensors").write_bytes(trained.read_bytes())
+    assert main(["dpo", "--config", file]) == 2
+    assert "belongs to another configuration (start_model" in capsys.readouterr().err
+
+
 def test_a_run_is_known_by_its_live_problems(tmp_path):
     """The name of a file is not enough: its problems may change."""
     problems = tmp_path / "problems.jsonl"
@@ -181,7 +194,7 @@ def test_a_run_is_known_by_its_live_problems(tmp_path):
     found = []
     for answer in ("4", "5"):
         lines(problems, [{"problem": "What is 2 + 2?", "answer": answer}])
-        found.append(_settings(arguments, None, None, None)["live_problems"])
+        found.append(_settings(arguments, None, None, None)["live_problems_drawn"])
     assert found[0] != found[1]
 
 

@@ -116,6 +116,16 @@ def test_pairing_is_by_problem_and_narrower_than_two_intervals() -> None:
     assert result.p_value.value < 0.01
 
 
+def test_where_lower_is_better_fewer_are_better() -> None:
+    """The difference stays second minus first; what is told of problems follows the metric's sense."""
+    first, second = {"a": 0.5, "b": 0.5, "c": 0.0}, {"a": 0.0, "b": 0.25, "c": 0.0}
+    found = compare(first, second, lower_is_better=True)
+    assert (found.num_better, found.num_worse, found.num_equal) == (2, 0, 1)
+    assert found.difference.value == pytest.approx(-0.25)
+    plain = compare(first, second)
+    assert (plain.num_better, plain.num_worse) == (0, 2) and plain.p_value == found.p_value
+
+
 def test_different_problems_are_refused_or_intersected_with_numbers() -> None:
     first, second = run([1, 0, 1]), {"p1": 1.0, "p2": 1.0, "q": 0.0, "r": 0.0}
     with pytest.raises(

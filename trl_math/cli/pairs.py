@@ -171,6 +171,7 @@ def _notes(
     if varied := {key: values for key, values in varied.items() if len(values) > 1}:
         said = ", ".join(f"{key} {' and '.join(values)}" for key, values in varied.items())
         notes.append(f"Samples of one prompt are paired whichever way they were drawn: {said}.")
+    notes += [f"The last line of {file} is half a row, and was left out." for file in samples.cut_files]
     if samples.num_without_end:
         notes.append(f"{samples.num_without_end:,} samples do not say how they ended, and count as finished.")
     if tokenizer is None:

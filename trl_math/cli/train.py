@@ -93,16 +93,25 @@ def _settings(arguments: TrainArguments, plan: LaunchPlan | None, train_rows: An
     from trl_math.trainers.live_pairs_config import load_live_problems
 
     settings = {**arguments.given, "effective_batch": effective_batch(arguments, plan)}
+    if (weights := _local_weights(arguments.model.model_name_or_path)) is not None:
+        settings["start_model"] = weights  # a folder's name does not say what lies in it
     if train_rows is not None:
         settings["data"] = digest(train_rows)
     if eval_rows is not None:
         settings["eval_data"] = digest(eval_rows)
     if getattr(arguments.training, "live_data", None) is not None:
-        settings["live_problems"] = digest(load_live_problems(arguments.training))
+        settings["live_problems_drawn"] = digest(load_live_problems(arguments.training))
     eval_problems = load_eval_problems(arguments.training)
     if eval_problems is not None:
         settings["eval_generation_problems_drawn"] = digest(eval_problems)
     return settings
+
+
+def _local_weights(name: str | None) -> str | None:
+    """Return the identity of a model in a folder; None for one of the hub, which its name and revision tell."""
+    from trl_math.generation.identity import model_identity
+
+    return model_identity(name) if name is not None and Path(name).is_dir() else None
 
 
 def find_model(arguments: TrainArguments) -> str:

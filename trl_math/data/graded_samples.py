@@ -41,6 +41,7 @@ class GradedSamples:
         self.answers: Mapping[str, str] = {}  # by problem
         self._places: dict[tuple[str, str], list[Place]] = {}
         self._sum = 0
+        self.cut_files: list[Path] = []  # whose last line is half a row, which is left out
         for number, file in enumerate(self.files):
             self._read(number, file)
 
@@ -75,6 +76,7 @@ class GradedSamples:
         with file.open("rb") as lines:
             for count, line in enumerate(lines, start=1):
                 if not line.endswith(b"\n") and not _is_whole(line):
+                    self.cut_files.append(file)
                     return  # it is being written, or was when its process was killed
                 if line.strip():
                     self._note(line, (number, offset), f"{file}:{count}")

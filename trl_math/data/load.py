@@ -166,11 +166,22 @@ def load_rows(
     if arguments.eval_dataset_name:
         held_out = _read([arguments.eval_dataset_name], arguments.dataset_test_split, arguments)
     else:
+        _check_has_split(names, arguments.dataset_test_split)
         held_out = _read(names, arguments.dataset_test_split, arguments, arguments.dataset_config)
     held_out = _chosen(held_out, arguments, arguments.max_eval_rows, seed, "eval")
     if scale is not None:
         held_out = _weighted_alike(held_out, arguments, scale)
     return train, held_out if are_pairs else _to_sft(held_out, arguments.prompt_style)
+
+
+def _check_has_split(names: list[str], split: str) -> None:
+    """Raise if one of these is a single file: what is evaluated would be what was trained on."""
+    for name in names:
+        if Path(name).is_file() and split not in ("train", Path(name).stem):
+            raise UsageError(
+                f"{name} is one file, without a split {split!r} to evaluate on: set eval_dataset_name, or "
+                "eval_strategy: no. (dataset_test_split: train evaluates on the rows that are trained on.)"
+            )
 
 
 def read_for_style(name: str, split: str, config: str | None, style: str | None) -> datasets.Dataset:

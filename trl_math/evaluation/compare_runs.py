@@ -9,7 +9,7 @@ from trl_math.evaluation.coverage import coverage_at_k
 from trl_math.evaluation.paired import Comparison, compare
 from trl_math.evaluation.results import Key, Rows, read_samples, tallies_of, with_fallback
 from trl_math.evaluation.run import COVERAGE, FALLBACK, PROBLEMS, SAMPLES, SUMMARY, read_lines, read_summary
-from trl_math.evaluation.summary import problem_metrics
+from trl_math.evaluation.summary import LOWER_IS_BETTER, problem_metrics
 from trl_math.grading import Grader
 
 
@@ -119,7 +119,14 @@ def _compared(
     names = _metrics(first, second, key, metrics)
     sides = [_by_problem(run, key, names, grader) for run in (first, second)]
     found = {
-        name: compare(sides[0][name], sides[1][name], intersect=intersect, confidence=confidence) for name in names
+        name: compare(
+            sides[0][name],
+            sides[1][name],
+            intersect=intersect,
+            confidence=confidence,
+            lower_is_better=name in LOWER_IS_BETTER,
+        )
+        for name in names
     }
     return Compared(*key, found, _differing(first.result(key), second.result(key)))
 

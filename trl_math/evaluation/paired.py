@@ -169,6 +169,7 @@ def compare(
     confidence: float = 0.95,
     num_flips: int = NUM_FLIPS,
     seed: int = 0,
+    lower_is_better: bool = False,
 ) -> Comparison:
     """Compare one metric of two runs, problem by problem.
 
@@ -180,12 +181,15 @@ def compare(
         confidence: Of the intervals.
         num_flips: Of the sign-flip test, where it is not exact.
         seed: Of that.
+        lower_is_better: Whether a problem is better where its metric is lower.
     """
     ids = _common(first, second, intersect)
     a = problem_values([first[id] for id in ids], "the first run's metric")
     b = problem_values([second[id] for id in ids], "the second run's metric")
     d = np.where(np.abs(b - a) < EQUAL, 0.0, b - a)
     better, worse = int((d > 0).sum()), int((d < 0).sum())
+    if lower_is_better:
+        better, worse = worse, better
     is_single = bool(np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all())
     return Comparison(
         difference=difference_estimate(d, confidence),

@@ -30,6 +30,7 @@ from trl_math.grading.choices import LETTERS
 # Extracted answers (None for none) and the answers' kind -> the class of each: `grading.equivalence.cluster`.
 Cluster = Callable[[Sequence[str | None], str], Sequence[Hashable | None]]
 NO_GROUP = "none"
+LOWER_IS_BETTER = ("unanswered", "truncated")
 
 
 @dataclass(frozen=True)
