@@ -119,6 +119,7 @@ def test_one_engine_serves_evaluation_too(beside_vllm):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1900)
 def test_the_example_runs_as_written():
     """It needs no arguments, and says what became of held-out problems."""
     done = subprocess.run(
