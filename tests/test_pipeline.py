@@ -256,7 +256,8 @@ def gone(pid, seconds=60):
     return not is_alive(pid)
 
 
-@pytest.mark.parametrize("with_stage", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("with_stage", [False, True])
 def test_killed_the_pairs_are_the_same(undisturbed, with_stage):
     """The runner alone, which takes its stage with it; or everything."""
     write_recipe()
