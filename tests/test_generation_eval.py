@@ -481,6 +481,7 @@ def recipe(folder, **changes):
         "dtype": "float32",
         "dataset_name": str(folder / "rows.jsonl"),
         "prompt_style": "plain",
+        "dataset_test_split": "train",  # what counts here is what the model is asked
         "max_eval_rows": 4,
         "eval_generation_data": str(folder / "asked.jsonl"),
         "eval_generation_samples": NUM_SAMPLES,
