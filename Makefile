@@ -6,6 +6,8 @@
 # Each makes what it needs in .venv; nothing else is installed or changed.
 
 PYTHON ?= python3
+# Test files that run at a time; each takes one core and some two gigabytes.
+JOBS ?= 2
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
@@ -20,7 +22,7 @@ demo: .venv/installed-demo
 	$(BIN)/trl-math demo
 
 test: .venv/installed-test .venv/installed-vllm
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses $(JOBS) --dist loadfile
 
 slow: .venv/installed-test .venv/installed-vllm
 	$(BIN)/python -m pytest -m slow
