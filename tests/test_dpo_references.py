@@ -9,6 +9,7 @@ from datasets import Dataset
 from dpo_helpers import make_dpo_trainer, pairs, sampled_pairs, trained_dpo
 from helpers import history, same_weights
 
+from trl_math.cli.train import finish
 from trl_math.errors import DataError, UsageError
 from trl_math.models.tiny import save_tiny, tiny_model
 from trl_math.trainers import MathDPOTrainer
@@ -206,8 +207,8 @@ def test_what_is_meant_is_not_stopped(tmp_path):
 # ---- The alarm ----
 
 
-def test_the_alarm(tmp_path, caplog):
-    """Chosen answers that lose are said once, logged, and may end training; the loss that makes them lose is real."""
+def test_the_alarm(tmp_path, caplog, capsys):
+    """Chosen answers that lose are said once, logged, said again when the run ends, and may end training."""
     # Pushing apart by a large step: both answers fall.
     falling = {"learning_rate": 0.05, "max_steps": 6, "warmup_steps": 0}
     trainer = trained_dpo(tmp_path / "a", max_chosen_drop=0.05, **falling)
@@ -216,5 +217,7 @@ def test_the_alarm(tmp_path, caplog):
     assert min(drops) < -0.05, drops
     assert alarms == [float(drop < -0.05) for drop in drops]
     assert caplog.text.count("nats per token against the reference") == 1
+    finish(trainer, tmp_path / "a", {})
+    assert capsys.readouterr().out.splitlines()[-1] == f"Warning: {trainer.alarm}"
     ended = trained_dpo(tmp_path / "b", max_chosen_drop=0.05, stop_at_chosen_drop=True, **falling)
     assert ended.state.global_step == 1 + next(index for index, drop in enumerate(drops) if drop < -0.05)

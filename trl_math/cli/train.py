@@ -165,9 +165,8 @@ def make_trainer(command: TrainCommand, arguments: TrainArguments, name: str, tr
     }
     peft_config = get_peft_config(model)
     if peft_config is not None and model.model_revision != "main":
-        peft_config.revision = (
-            model.model_revision
-        )  # so that it is sampled and merged on the weights it was trained on
+        # So that the adapter is sampled and merged on the weights it was trained on.
+        peft_config.revision = model.model_revision
     trainer = command.trainer()(
         model=name,
         args=training,
@@ -191,6 +190,8 @@ def finish(trainer: Any, folder: Path, settings: dict[str, Any]) -> None:
     if trainer.is_world_process_zero():
         write_manifest(folder, settings, is_finished=True, versions=_versions(), steps=trainer.state.global_step)
         print(f"Trained {trainer.state.global_step} steps; model, card and run.json are in {folder}.")
+        if trainer.alarm is not None:  # said when it was raised, and long out of sight
+            print(f"Warning: {trainer.alarm}")
     if trainer.args.push_to_hub:
         trainer.push_to_hub(dataset_name=trainer.dataset_name)
     trainer.end()

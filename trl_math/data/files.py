@@ -6,6 +6,7 @@ numbers and texts, and a broken line is named. It is held in memory; Parquet is 
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,15 @@ def load_path(path: Path, split: str) -> datasets.Dataset:
         return _load_folder(path, split)
     if path.suffix not in SUFFIXES:
         raise UsageError(f"Cannot read {str(path)!r}: give a {', '.join(SUFFIXES)} file or a folder of them.")
-    if split not in ("train", path.stem):
-        raise UsageError(f"{str(path)!r} is one file, without a split {split!r}: leave `split` out.")
+    check_is_split(path, split, "split")
     return _load_files([path], None)
+
+
+def check_is_split(name: str | Path, split: str, setting: str, *, others: Sequence[str] = ()) -> None:
+    """Raise if `name` is one file and `split` is no name for it: `train`, its own stem, or one of `others`."""
+    path = Path(name)
+    if path.is_file() and split not in ("train", path.stem, *others):
+        raise UsageError(f"{name} is one file, without a split {split!r}: leave {setting} out.")
 
 
 def _load_folder(folder: Path, split: str) -> datasets.Dataset:

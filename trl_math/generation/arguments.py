@@ -3,11 +3,11 @@
 import dataclasses
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import datasets
 
+from trl_math.data.files import check_is_split
 from trl_math.data.load import read_for_style
 from trl_math.data.prompts import PROMPT_STYLES, PromptStyle, template_hash
 from trl_math.data.shots import choose_shots
@@ -144,9 +144,7 @@ def load_problems(arguments: GenerateArguments) -> datasets.Dataset:
     """Return the problems to ask."""
     if not arguments.data:
         raise UsageError("Which problems? Set data (a hub name, a JSONL or Parquet file, or reasoning_gym:...).")
-    file = Path(arguments.data)
-    if file.is_file() and arguments.split not in ("train", file.stem):
-        raise UsageError(f"{arguments.data} is one file, without a split {arguments.split!r}: leave split out.")
+    check_is_split(arguments.data, arguments.split, "split")
     problems = read_for_style(arguments.data, arguments.split, arguments.data_config, arguments.prompt_style)
     number = len(problems) if arguments.max_problems is None else min(arguments.max_problems, len(problems))
     if arguments.shuffle_seed is None and not arguments.skip_problems:

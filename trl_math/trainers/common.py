@@ -19,6 +19,7 @@ class MathTrainerMixin:
     """Goes before TRL's trainer among the bases. A subclass says what its card tells in `_card_lines`."""
 
     dataset_name: str | None = None  # for the model card; the command line sets it to what the recipe says
+    alarm: str | None = None  # what is wrong with the trained model, to be said again at the end
 
     @property
     def _mode(self) -> str:

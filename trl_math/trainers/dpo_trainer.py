@@ -82,7 +82,6 @@ class MathDPOTrainer(MathTrainerMixin, LivePairsTrainer):
         self._scale: PairScale | None = None
         self._sums: dict[str, list[Sums]] = defaultdict(list)
         self._step_means: tuple[Any, Any] | None = None
-        self._is_alarmed = False
         # Another reference may be anywhere, and dropout makes two passes of the same weights differ.
         self._checks_reference = args.check_reference and ref_model is None and args.disable_dropout
         processing_class = processing_class_of(model, processing_class, args)
@@ -275,15 +274,15 @@ class MathDPOTrainer(MathTrainerMixin, LivePairsTrainer):
     def _raise_alarm(self, drop: float, mode: str) -> None:
         """Say once that the model unlearns right answers, and end training if that is asked for."""
         stops = self.args.stop_at_chosen_drop
-        if not self._is_alarmed and self.is_world_process_zero():
-            logger.warning(
-                "Step %d: the chosen answers of the %s pairs have lost %.3f nats per token against the reference, "
-                "more than max_chosen_drop %g. %s An anchor, a displacement_penalty, a lower learning_rate or fewer "
-                "steps keep them.",
-                *(self.state.global_step, mode, drop, self.args.max_chosen_drop),
-                "Training ends here." if stops else "The model is unlearning right answers.",
+        if self.alarm is None:
+            self.alarm = (
+                f"Step {self.state.global_step}: the chosen answers of the {mode} pairs have lost {drop:.3f} nats per "
+                f"token against the reference, more than max_chosen_drop {self.args.max_chosen_drop:g}. "
+                f"{'Training ends here.' if stops else 'The model is unlearning right answers.'} An anchor, a "
+                "displacement_penalty, a lower learning_rate or fewer steps keep them."
             )
-        self._is_alarmed = True
+            if self.is_world_process_zero():
+                logger.warning("%s", self.alarm)
         if stops:
             self.control.should_training_stop = True
 

@@ -6,11 +6,11 @@ What cannot work is refused by `check_generation_eval` and `load_eval_problems`,
 import logging
 import random
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 import datasets
 
+from trl_math.data.files import check_is_split
 from trl_math.data.load import read_for_style
 from trl_math.data.problems import to_problems
 from trl_math.errors import DataError, UsageError, pick
@@ -183,9 +183,7 @@ def load_eval_problems(config: GenerationEvalConfig) -> datasets.Dataset | None:
     if name is None:
         return None
     _check_style(config)
-    file = Path(name)
-    if file.is_file() and split not in ("test", "train", file.stem):
-        raise UsageError(f"{name} is one file, without a split {split!r}: leave eval_generation_split out.")
+    check_is_split(name, split, "eval_generation_split", others=("test",))
     problems = read_for_style(name, split, config.eval_generation_data_config, config.eval_generation_prompt_style)
     return draw_problems(problems, config.eval_generation_problems)
 

@@ -4,13 +4,13 @@ What cannot work is refused by `check_live_pairs` and `load_live_problems`, befo
 """
 
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 import datasets
 from transformers import IntervalStrategy
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
+from trl_math.data.files import check_is_split
 from trl_math.data.load import read_for_style
 from trl_math.data.pairs import PairSettings
 from trl_math.errors import UsageError, pick
@@ -241,7 +241,6 @@ def load_live_problems(config: LivePairsConfig, train_dataset: Any = None) -> da
         )
     if config.live_engine == "vllm" or (config.live_engine == "auto" and is_deepspeed_zero3_enabled()):
         check_installed("vllm", f"live_engine: {config.live_engine}")
-    if Path(name).is_file() and split not in ("train", Path(name).stem):
-        raise UsageError(f"{name} is one file, without a split {split!r}: leave live_split out.")
+    check_is_split(name, split, "live_split")
     problems = read_for_style(name, split, config.live_data_config, config.live_prompt_style)
     return readable_problems(problems, "problems of live_data")
