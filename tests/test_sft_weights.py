@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from datasets import Dataset
 from helpers import history, make_trainer, products, proofs, run_processes, same_weights, trained
-from test_sft_invariance import DISTRIBUTED, torchrun
+from test_sft_invariance import DISTRIBUTED, accelerate, launch_settings, torchrun
 
 from trl_math.errors import DataError, UsageError
 from trl_math.models.tiny import tiny_model
@@ -95,12 +95,9 @@ def test_packed_padded_and_accumulated_are_one(tmp_path, name):
         assert close(logs[name], logs["padded"], 1e-5), name
 
 
-@pytest.mark.parametrize("mode", ["keep_start", "keep_end"])
-@pytest.mark.parametrize("packing", [False, True])
-def test_truncated_rows(tmp_path, mode, packing):
+@pytest.mark.parametrize(("packing", "mode"), [(False, "keep_start"), (False, "keep_end"), (True, "keep_start")])
+def test_truncated_rows(tmp_path, packing, mode):
     """What truncation leaves of a row counts, in both data sets."""
-    if packing and mode == "keep_end":
-        pytest.skip("packing keeps the start")
     rows = products(len(WEIGHTS))
     common = {"max_length": 8, "max_truncated_fraction": 1.0, "truncation_mode": mode, "max_steps": 1}
     if packing:
@@ -185,17 +182,22 @@ def test_weights_with_screening(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "port"), [("cross-entropy", 29731), ("published reduction", 29733)])
-def test_two_processes(tmp_path, name, port):
-    """Two processes with half the batch each are one process with all of it."""
+@pytest.mark.parametrize(
+    ("name", "port", "is_zero3"),
+    [("cross-entropy", 29731, False), ("published reduction", 29733, False), ("published reduction", 29735, True)],
+)
+def test_two_processes(tmp_path, name, port, is_zero3):
+    """Two processes with half the batch each, also under ZeRO-3, are one process with all of it."""
     rows = weighted(products(24), [1 + index % 4 for index in range(24)])
     alone = trained(tmp_path / "a", rows, per_device_train_batch_size=4, **OBJECTIVES[name])
     request = {
         "settings": {"per_device_train_batch_size": 2, **OBJECTIVES[name]},
         "columns": {"weight": list(rows["weight"])},
     }
-    together = run_processes(DISTRIBUTED, torchrun(port), tmp_path / "b", port, **request)
+    launcher = accelerate(launch_settings(tmp_path), port) if is_zero3 else torchrun(port)
+    together = run_processes(DISTRIBUTED, launcher, tmp_path / "b", port, **request)
     assert together["num_processes"] == 2
+    assert ("DEEPSPEED" in together["distributed"]) == is_zero3
     assert close(history(alone), [tuple(row) for row in together["history"]], 1e-5)
 
 
