@@ -39,6 +39,7 @@ bench: .venv/installed-test .venv/installed-vllm
 	$(BIN)/python benchmarks/coverage_effect.py
 	$(BIN)/python benchmarks/generation.py
 	$(BIN)/python benchmarks/on_policy.py
+	$(BIN)/python benchmarks/screening.py
 	$(BIN)/python benchmarks/grading.py
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/metrics.py

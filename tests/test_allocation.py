@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trl_math.evaluation.allocation import MOST_WEIGHT, Allocation, Amounts
+from trl_math.evaluation.allocation import FEWEST_FITTED, MOST_WEIGHT, Allocation, Amounts
 from trl_math.evaluation.posterior import JEFFREYS, fit_prior
 from trl_math.evaluation.sequential import AgreementRule, FixedRule, ThresholdRule
 from trl_math.evaluation.sequential_exact import GO_ON
@@ -43,6 +43,33 @@ def test_the_decision_of_64_samples_at_a_fraction_of_them():
     assert all(one.num_correct == sum(verdicts[one.problem_id][: one.num_samples]) for one in counts)
     first = {name: sum(found[:4]) for name, found in verdicts.items()}
     assert allocation.rule.prior == fit_prior(list(first.values()), [4] * len(first), MOST_WEIGHT)
+
+
+@pytest.mark.parametrize(("number", "earlier"), [(1, 0), (4, 27), (31, 0), (4, 28), (32, 0)])
+def test_a_prior_is_fitted_to_enough_problems_only(number, earlier):
+    """Those asked now and those known from before; with fewer the rule expects what Jeffreys' prior does."""
+    verdicts, known = verdicts_of([0.15] * number), [(0, 8)] * (earlier - earlier // 3) + [(4, 4)] * (earlier // 3)
+    allocation = Allocation(list(verdicts), Amounts(4, 4, 64), agreement(), is_fitted=True, earlier=known)
+    rounds(allocation, verdicts)
+    right, asked = zip(*[(sum(found[:4]), 4) for found in verdicts.values()], *known, strict=True)
+    is_enough = number + earlier >= FEWEST_FITTED
+    assert allocation.has_fitted == is_enough
+    assert allocation.rule.prior == (fit_prior(right, asked, MOST_WEIGHT) if is_enough else JEFFREYS)
+    assert len(allocation.counts(verdicts)) == number, "the others are not asked"
+
+
+@pytest.mark.parametrize(("number", "calls"), [(1, 400), (8, 100), (32, 60)])
+@pytest.mark.parametrize("rates", [(0.15,), (0.2,), (0.0, 0.0, 0.15, 0.6), (0,) * 5 + (0.2, 0.6, 0.9)])
+def test_few_problems_are_decided_as_well_as_many(rates, number, calls):
+    """Also all alike, at 0.15 near the threshold: more go wrong there, as the promise is for problems on average."""
+    generator, wrong = np.random.default_rng(3), []
+    for call in range(calls):
+        verdicts = verdicts_of(generator.choice(rates, number), seed=1000 + call)
+        allocation = Allocation(list(verdicts), Amounts(4, 4, 64), agreement(), is_fitted=True)
+        rounds(allocation, verdicts)
+        counts = allocation.counts(verdicts)
+        wrong += [(one.decision == "at_least") != (sum(verdicts[one.problem_id]) >= 7) for one in counts]
+    assert np.mean(wrong) <= (0.08 if rates == (0.15,) else 0.03)
 
 
 def test_a_rule_looks_at_every_sample_and_stops_at_the_first_that_settles():

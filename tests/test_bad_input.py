@@ -337,6 +337,9 @@ def test_one_process_a_folder(tmp_path):
     first, same = hold_run_folder(tmp_path / "run"), hold_run_folder(tmp_path / "run" / ".." / "run")
     with first, pytest.raises(TrlMathError, match="Another process is training"), same:
         pass
+    (tmp_path / "file").touch()
+    with pytest.raises(TrlMathError, match=r"Cannot write to .*file"), hold_run_folder(tmp_path / "file" / "run"):
+        pass
 
 
 def test_plain_trl_configurations_are_taken(tmp_path):

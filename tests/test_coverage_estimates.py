@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from trl_math.evaluation.sequential import AgreementRule
+from trl_math.evaluation.sequential_exact import GO_ON, stops
 from trl_math.losses.coverage_estimates import COVERAGE_ESTIMATORS, estimate, pass_at_n, pass_at_n_slope
 
 
@@ -95,3 +97,19 @@ def test_the_benchmark_runs(capsys):
     benchmark.main(["--quick"])
     last = capsys.readouterr().out.strip().split("\n")[-1]
     assert last.startswith("root mean square error of F, N = 4, n = 8: plug_in 0.")
+
+
+@pytest.mark.parametrize(
+    ("rate", "whole", "stopped"),
+    [(0.01, (0.761, 0.639), (0.869, 0.545)), (0.03, (0.426, 0.392), (0.638, 0.430)),
+     (0.05, (0.229, 0.235), (0.451, 0.323)), (0.08, (0.084, 0.105), (0.250, 0.191))],
+)  # fmt: skip
+def test_stopping_early_biases_the_share(rate, whole, stopped):
+    """Mean F(64, p) with all of 64 samples and with those that settle a gate of 0.1, as docs/objectives.md has it."""
+    rule = AgreementRule(0.1, 64, 0.98)
+    for table, expected in ((np.full_like(rule.table, GO_ON), whole), (rule.table, stopped)):
+        chance = stops(table, rate).probability
+        samples, right = np.nonzero(chance)
+        for name, value in zip(("plug_in", "posterior_mean"), expected, strict=True):
+            mean = chance[samples, right] @ estimate(name, right, samples, 64).numpy()
+            assert mean == pytest.approx(value, abs=6e-4), name

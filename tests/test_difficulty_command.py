@@ -257,6 +257,15 @@ def test_levels_that_disagree_are_counted():
     )
 
 
+def test_two_rates_that_disagree_are_refused():
+    rows = [core_row(index, *pair, pass_rate=round(1 - pair[0], 2)) for index, pair in enumerate(RELEASED)]
+    assert difficulty("--data", write("core.jsonl", rows), "--rates", "--output", "out") == 0
+    rows[3]["pass_rate"] = rows[4]["pass_rate"] = 0.9
+    says = r"In 2 of 8 rows of core.jsonl pass_rate and err_rate do not add up to 1 \(row 4: 0.9 and 0.5\), so one of"
+    with pytest.raises(DataError, match=says):
+        difficulty("--data", write("core.jsonl", rows), "--rates", "--output", "out2")
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -310,6 +319,13 @@ def test_sampling_stops_where_it_is_settled(home, capsys):
     assert "nothing to do" in capsys.readouterr().out
 
 
+def test_few_problems_have_no_prior_of_their_own(home, capsys):
+    """24 problems do not tell what problems are like: the rule expects what Jeffreys' prior does, and it is said."""
+    assert sampled(home, "--threshold", 0.5, "--num-samples", 16, "--rule-prior", "fitted") == 0
+    assert "24 problems are too few to fit a prior to: the rule expected jeffreys of them." in capsys.readouterr().out
+    assert manifest_of("out")["rule"]["prior"] == {"a": 0.5, "b": 0.5, "name": "jeffreys"}
+
+
 @pytest.mark.parametrize("moment", ["sample 7", "sample 101", "torn", "grading", "file"])
 def test_killed_at_any_moment_it_goes_on_to_the_same_result(home, moment):
     """A real kill: in the middle of a round, of a line, of grading, and before the file is moved into its place."""
@@ -331,7 +347,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_result(home, moment):
 
 def _die_at(moment):
     """Make this process kill itself."""
-    from trl_math.data import difficulty_file
+    from trl_math.data import made_file
     from trl_math.evaluation.adaptive_sampling import RoundStore, Verdicts
 
     def die(*_):
@@ -353,7 +369,7 @@ def _die_at(moment):
     if moment == "grading":
         Verdicts.add = die
     if moment == "file":
-        difficulty_file.write_json = die
+        made_file.write_json = die
 
 
 def test_other_settings_use_the_samples_that_are_there(home):
@@ -506,6 +522,8 @@ def test_stages_have_a_small_form():
     sampled = small_difficulty({"model": "{model}", "threshold": 0.2, "backend": "vllm", "budget": 10**6}, "x.jsonl")
     assert sampled["model"] == "{model}" and sampled["threshold"] == 0.2 and "budget" not in sampled
     build({**sampled, "output": "out"})
+    for rule in ({"rule": "width", "width": 0.2}, {"rule": "fixed"}, {"rule": "level", "levels": 5}):
+        build({**small_difficulty({"model": "{model}", **rule}, "x.jsonl"), "output": "out"})
 
 
 @pytest.mark.parametrize("name", ["products-laptop", "math-threshold"])

@@ -17,6 +17,7 @@ from trl_math.data.difficulty_schedule import (
     copy_rows,
     effective_sample_size,
     histogram,
+    read_pass_rates,
     systematic_copies,
     weight_rows,
 )
@@ -232,6 +233,30 @@ def test_rows_that_cannot_work(tmp_path, rows, changes, message):
         loaded(file, **{"difficulty_schedule": "linear", **changes})
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("style", [None, "plain"])
+def test_two_rates_that_disagree_are_refused(tmp_path, style):
+    """One of them would be ignored. What was rounded agrees, and a row may lack one."""
+    good = [0.5, 0.33, 1 / 3, None, 1.0]
+    rows = [
+        {"problem": f"{i}+1=", "answer": "1", "prompt": f"{i}+1=", "completion": "1", "pass_rate": p, "err_rate": e}
+        for i, (p, e) in enumerate(zip([0.5, 0.67, 0.67, 0.4, 0.0], good, strict=True))
+    ]
+    schedule = {"difficulty_schedule": "linear", "prompt_style": style}
+    assert len(loaded(write(tmp_path / "rows.jsonl", rows), **schedule)) == 5
+    rows[2]["err_rate"] = 0.9
+    file = write(tmp_path / "other.jsonl", rows)
+    says = r"In 1 of 5 rows pass_rate and err_rate do not add up to 1 \(row 2: 0.67 and 0.9\), so one of the two"
+    with pytest.raises(DataError, match=says):
+        loaded(file, **schedule)
+    rows[3]["err_rate"] = 0.6
+    with pytest.raises(DataError, match=says):
+        loaded(write(tmp_path / "full.jsonl", rows), **schedule, difficulty_column="err_rate")
+    # The trainer reads rates as well.
+    train = loaded(file, prompt_style=style)
+    with pytest.raises(DataError, match=says):
+        read_pass_rates(train, "pass_rate", "coverage_from: pass_rate")
 
 
 def test_histogram():

@@ -332,13 +332,18 @@ def program_or_text(request):
 
 
 @pytest.mark.skipif(not has_sandbox(), reason="no layer of the sandbox works here")
-def test_programs_and_the_fallback(evaluate, monkeypatch):
+@pytest.mark.parametrize(
+    ("more", "styles"),
+    [((), ["chat_program", "chat_cot"]), (("--prompt_style", "alpaca"), ["alpaca_program", "alpaca"])],
+    ids=["auto", "alpaca"],
+)
+def test_programs_and_the_fallback(evaluate, monkeypatch, more, styles):
     script = lambda arguments, checkpoint, seed: ScriptedBackend(checkpoint.tokenizer, program_or_text)  # noqa: E731
     monkeypatch.setitem(engines._MAKERS, "scripted", script)
     write_problems(
         [{"problem_id": f"p{i}", "problem": f"What is 2 + 3, number {i}?", "answer": "5"} for i in range(6)]
     )
-    works(evaluate("--mode", "fallback", num_samples=3))
+    works(evaluate("--mode", "fallback", *more, num_samples=3))
     found = {result["mode"]: result for result in summary()["results"]}
     assert list(found) == ["program", "cot", "fallback"]
     rows = [row for row in samples() if row["mode"] == "program"]
@@ -351,8 +356,8 @@ def test_programs_and_the_fallback(evaluate, monkeypatch):
     assert found["cot"]["metrics"]["accuracy"]["value"] == 1
     assert found["fallback"]["metrics"]["accuracy"]["value"] == pytest.approx((right + failed) / 18)
     assert found["program"]["grading"]["outcomes"]["error"] == failed
-    assert found["program"]["settings"]["prompt_style"] == "chat_program"
-    assert found["fallback"]["settings"]["prompt_style"] == ["chat_program", "chat_cot"]
+    assert found["program"]["settings"]["prompt_style"] == styles[0]
+    assert found["fallback"]["settings"]["prompt_style"] == styles
 
 
 def test_the_fallback_takes_the_sample_of_the_same_number():
@@ -383,7 +388,8 @@ def test_the_fallback_takes_the_sample_of_the_same_number():
         ({"ks": ["4", "9"]}, "k of pass@k and maj@k must be from 1 to num_samples (8), got 9"),
         ({"ks": "0"}, "must be from 1"),
         ({"mode": "pot"}, "Unknown mode 'pot'"),
-        ({"mode": "fallback", "prompt_style": "cot"}, "leave prompt_style out"),
+        ({"mode": "fallback", "prompt_style": "direct"}, "one of cot, chat_cot, alpaca, got direct"),
+        ({"mode": "fallback", "prompt_style": "alpaca_program"}, "leave prompt_style out"),
         ({"prompt_style": "chat_program"}, "what mode cot reads"),
         ({"prompt_style": "chat_kot"}, "Did you mean 'chat_cot'?"),
         ({"confidence": "95"}, "confidence must be between 0 and 1"),

@@ -15,17 +15,8 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from trl_math.demo.multiplication import (
-    EOS,
-    IGNORED,
-    VOCABULARY,
-    answer_logps,
-    greedy_answers,
-    make_model,
-    make_tokenizer,
-    rows,
-    run,
-)
+from trl_math.demo.characters import EOS, IGNORED, answer_logps, make_model, make_tokenizer, rows
+from trl_math.demo.multiplication import CHARACTERS, greedy_answers, run
 from trl_math.demo.task import Problem, Settings, split_problems
 from trl_math.demo.workers import run_path, run_table
 from trl_math.errors import RunFolderError
@@ -39,7 +30,7 @@ TINY = Settings(
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return make_tokenizer()
+    return make_tokenizer(CHARACTERS)
 
 
 @pytest.fixture(scope="module")
@@ -94,10 +85,10 @@ def test_tokenizer_round_trip(tokenizer):
     """One token a character, in both directions, with end and padding outside the characters."""
     text = "47*53=2491"
     ids = tokenizer(text).input_ids
-    assert [VOCABULARY[index] for index in ids] == list(text)
+    assert tokenizer.convert_ids_to_tokens(ids) == list(text)
     assert tokenizer.decode(ids) == text
     assert tokenizer.decode([*ids, tokenizer.eos_token_id]) == text + EOS
-    assert len(tokenizer) == len(VOCABULARY) and tokenizer.eos_token_id != tokenizer.pad_token_id
+    assert len(tokenizer) == len(CHARACTERS) + 2 and tokenizer.eos_token_id != tokenizer.pad_token_id
 
 
 def test_only_answer_and_end_are_trained_on(tokenizer):
@@ -165,7 +156,7 @@ def test_greedy_answer_is_right_when_it_is(tokenizer, monkeypatch):
             logps[row, -1, answer[ids.shape[1] - 6]] = 0.0
         return logps
 
-    monkeypatch.setattr("trl_math.demo.multiplication._next_logps", oracle)
+    monkeypatch.setattr("trl_math.demo.multiplication.next_logps", oracle)
     logps, right = greedy_answers(None, problems, tokenizer)
     assert right == [True, True] and logps.tolist() == [0.0, 0.0]
 

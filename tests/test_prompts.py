@@ -9,6 +9,7 @@ from trl_math.data import PROMPT_STYLES, PromptStyle, template_hash, to_sft, wit
 from trl_math.data.shots import choose_shots
 from trl_math.errors import DataError, UsageError
 from trl_math.grading import last_boxed
+from trl_math.grading.programs import extract_program
 from trl_math.models import resolve_model
 from trl_math.optional import is_installed
 
@@ -40,6 +41,13 @@ def test_the_plain_styles():
     assert sft_row("cot", **ROW)["completion"] == r" We get $\boxed{\frac{3}{2}}$."
     product = sft_row("plain", problem_id="p/1", problem="12*34=", answer="408")
     assert (product["prompt"], product["completion"]) == ("12*34=", "408")
+
+
+def test_the_alpaca_form_of_programs():
+    row = sft_row("alpaca_program", **PROGRAM_ROW)
+    assert "### Instruction:\nHow many?\n\nWrite a Python program" in row["prompt"]
+    assert row["prompt"].endswith("\n\n### Response:")
+    compile(extract_program(row["completion"]), "program", "exec")
 
 
 def test_the_chat_styles_ask_for_a_box_and_show_one():

@@ -9,6 +9,8 @@ import pytest
 import torch
 import yaml
 
+from trl_math.cli.collect_settings import build as build_collect
+from trl_math.cli.difficulty_settings import build as build_difficulty
 from trl_math.evaluation.benchmarks import BENCHMARKS
 from trl_math.launch import launch_plan
 from trl_math.pipeline.plan import Plan, make_plan
@@ -27,8 +29,13 @@ from trl_math.recipes import (
 
 ROOT = Path(__file__).parent.parent / "recipes"
 LAUNCHES = sorted((ROOT / "accelerate").glob("*.yaml"))
-DCO = sorted((ROOT / "dco").glob("*.yaml"))
+DCO = sorted((ROOT / "dco").glob("llama3-8b-math-direct-*.yaml")) + sorted((ROOT / "dco").glob("qwen*.yaml"))
+DCO_COT = sorted((ROOT / "dco").glob("llama3-8b-math-cot-*.yaml"))
+SDAT = sorted((ROOT / "sdat").glob("llemma-7b-b*.yaml"))
+TRAINING = [path for path in all_recipes() if read_recipe(path)["command"] == "sft"]
 STAGED = [path for path in all_recipes() if read_recipe(path)["command"] == "run"]
+# The published pairs of b and w (its table has the pair 1, 1 twice).
+SDAT_GRID = [(0, 1), (0, 2), (1, 0.5), (1, 1), (1, 2), (2, 0.5), (2, 1), (2, 2), (3, 0.25), (3, 0.5), (3, 1)]
 
 LLAMA_8B = {
     "model_type": "llama",
@@ -135,8 +142,12 @@ def test_every_recipe_is_built_by_the_strict_loader(path):
     if values["command"] == "evaluate":
         arguments = build_evaluate(values)
         assert arguments.evaluate.output == values["output"]
-        assert all(name in BENCHMARKS for name in arguments.evaluate.benchmarks)
+        assert all(name.partition("=")[0] in BENCHMARKS for name in arguments.evaluate.benchmarks)
         return
+    if values["command"] == "difficulty":
+        assert build_difficulty(values).generate.output == values["output"]
+    if values["command"] == "collect":
+        assert build_collect(values).generate.output == values["output"]
     if values["command"] == "generate":
         arguments = build_generate(values)
         assert arguments.generate.output == values["output"]
@@ -150,18 +161,22 @@ def test_every_recipe_is_built_by_the_strict_loader(path):
         launch_plan(arguments.header.accelerate_config)
 
 
+@pytest.mark.parametrize("path", TRAINING, ids=recipe_name)
+def test_recipes_state_their_effective_batch_and_their_folder(path):
+    values, text = read_recipe(path), path.read_text()
+    training = build(values).training
+    assert training.output_dir == f"runs/{path.parent.name}/{path.stem}"
+    rows, accumulation = training.per_device_train_batch_size, training.gradient_accumulation_steps
+    processes = launch_plan(values["accelerate_config"], values.get("num_processes")).num_processes
+    stated = re.search(r"effective batch (\d+) = (\d+) rows? x (\d+) micro-batch(?:es)? x (\d+) GPUs", text)
+    batch = effective_batch(rows, accumulation, processes)
+    assert (batch, rows, accumulation, processes) == tuple(map(int, stated.groups()))
+    assert batch == {"dco": 128, "sdat": 128, "dart": 64}[path.parent.name]
+
+
 @pytest.mark.parametrize("path", DCO, ids=stem)
 def test_dco_recipes_say_what_they_do(path):
-    values, text = read_recipe(path), path.read_text()
-    arguments, launch = build(values), launch_plan(values["accelerate_config"])
-    training = arguments.training
-
-    assert training.output_dir == f"runs/dco/{path.stem}"
-    rows, accumulation = training.per_device_train_batch_size, training.gradient_accumulation_steps
-    stated = re.search(r"effective batch (\d+) = (\d+) rows? x (\d+) micro-batch(es)? x (\d+) GPUs", text)
-    batch = effective_batch(rows, accumulation, launch.num_processes)
-    assert (batch, rows, accumulation, launch.num_processes) == tuple(int(stated[i]) for i in (1, 2, 3, 5))
-    assert batch == 128
+    training = build(read_recipe(path)).training
 
     # The name is the objective.
     number = int(re.search(r"(?:-n|neff)(\d+)", path.stem)[1]) if "-ce" not in path.stem else 1
@@ -194,7 +209,48 @@ def test_dco_runs_of_one_experiment_differ_in_the_objective_only():
         assert all(values == shared[0] for values in shared)
 
 
-def test_llama_recipe_fits_on_the_stated_gpus():
+def test_dco_chains_of_thought_differ_in_the_objective_only():
+    gate = {"coverage_from", "max_pass_rate", "unscreened_steps"}
+    own = gate | {"description", "output_dir", "num_attempts", "accelerate_config"}
+    plain = {
+        path.stem: {
+            key: value
+            for key, value in read_recipe(path).items()
+            if key not in own and not key.startswith("screening")
+        }
+        for path in DCO_COT
+    }
+    assert len(plain) == 5 and all(values == plain["llama3-8b-math-cot-ce"] for values in plain.values())
+    direct = read_recipe("dco/llama3-8b-math-direct-n256-repo")
+    shared = {"learning_rate", "lr_scheduler_type", "warmup_steps", "seed", "max_length", "dataset_name"}
+    assert all(plain["llama3-8b-math-cot-ce"][key] == direct[key] for key in shared)
+
+
+def test_dco_chains_of_thought_are_the_published_command():
+    training = build(read_recipe("dco/llama3-8b-math-cot-gate")).training
+    assert (training.num_attempts, training.max_pass_rate, training.unscreened_steps) == (1, 0.1, 20)
+    assert (training.screening, training.screening_samples, training.screening_max_tokens) == ("live", 64, 1024)
+    assert (training.num_train_epochs, training.seed, training.learning_rate) == (6, 10, 2e-5)
+    soft = build(read_recipe("dco/llama3-8b-math-cot-n64")).training
+    assert (soft.num_attempts, soft.coverage_from, soft.screening_rule) == (64, "pass_rate", "fixed")
+    baseline = build(read_recipe("dco/llama3-8b-math-cot-ce")).training
+    assert (baseline.objective, baseline.num_attempts, baseline.coverage_reduction) == ("coverage", 1, "mean")
+
+
+@pytest.mark.parametrize("name", ["llama3-8b-math-cot-gate", "llama3-8b-math-cot-n64"])
+def test_zero3_recipes_are_those_of_zero2(name):
+    two, three = (read_recipe(f"dco/{name}{end}") for end in ("", "-zero3"))
+    differing = {key for key in two | three if two.get(key) != three.get(key)}
+    assert differing == {"accelerate_config", "description", "output_dir"}
+    assert (two["accelerate_config"], three["accelerate_config"]) == ("zero2", "zero3")
+
+
+def test_llama_recipes_fit_on_the_stated_gpus():
+    beside = read_recipe("dco/llama3-8b-math-cot-gate")
+    trainer = plan_memory(beside, LLAMA_8B, launch_plan(beside["accelerate_config"])).total
+    assert trainer + 80e9 * beside["screening_gpu_memory_utilization"] < 0.9 * 80e9, "an engine beside the trainer"
+    dart = read_recipe("dart/llama3-8b-uniform")
+    assert plan_memory(dart, LLAMA_8B, launch_plan(dart["accelerate_config"])).total < 0.9 * 80e9
     values = read_recipe("dco/llama3-8b-math-direct-n256")
     estimate = plan_memory(values, LLAMA_8B, launch_plan("zero2"))
     assert 40e9 < estimate.total < 0.9 * 80e9
@@ -203,19 +259,65 @@ def test_llama_recipe_fits_on_the_stated_gpus():
 
 def test_readme_has_every_recipe_and_its_steps():
     readme = (ROOT / "dco" / "README.md").read_text()
-    for path in DCO:
+    for path in [*DCO, *DCO_COT]:
         assert f"`{path.stem}`" in readme
     named = set(re.findall(r"`((?:llama3|qwen2\.5)[\w.-]+)`", readme))
-    assert named == {path.stem for path in DCO}
+    assert named == {path.stem for path in [*DCO, *DCO_COT]}
     assert num_update_steps(12_000, 4, 4, 8) == 94 and "94 optimiser steps an epoch, 376 in all" in readme
 
 
+def test_sdat_recipes_differ_in_difficulty_only():
+    own = {"description", "output_dir", "difficulty_schedule_params", "difficulty_as", "difficulty_rounding"}
+    own |= {"matched_control", "num_train_epochs", "max_steps"}
+    shared = [{key: value for key, value in read_recipe(path).items() if key not in own} for path in SDAT]
+    assert len(shared) == 6 and all(values == shared[0] for values in shared)
+
+
+def test_the_sdat_grid_is_the_published_one():
+    grid, readme = read_recipe("sdat/llemma-7b-grid"), (ROOT / "sdat" / "README.md").read_text()
+    changes = [arm["sft.difficulty_schedule_params"] for arm in grid["arms"].values()]
+    assert [(one["base"], one["factor"]) for one in changes] == SDAT_GRID
+    assert list(grid["arms"]) == [f"b{base}-w{factor}" for base, factor in SDAT_GRID]
+    assert {one["rule"] for one in changes} == {"released"}, "which the published runs used"
+    table = re.findall(r"^\| (\d) \| ([\d.]+)(?: \(a second row\))? \| [\d,]+ \|", readme, re.MULTILINE)
+    assert {(int(b), float(w)) for b, w in table} == set(SDAT_GRID) and len(table) == len(SDAT_GRID) + 1
+    # An arm of the grid is the recipe of that name.
+    alone = read_recipe("sdat/llemma-7b-b1-w1")
+    arm = {**grid["sft"], "difficulty_schedule_params": grid["arms"]["b1-w1"]["sft.difficulty_schedule_params"]}
+    of_place = {"command", "description", "model_name_or_path", "output_dir", "seed", "save_strategy"}
+    assert {key: value for key, value in alone.items() if key not in of_place} == {
+        key: value for key, value in arm.items() if not key.startswith("save_")
+    }
+    assert alone["seed"] in grid["seeds"] and alone["model_name_or_path"] == grid["model"]
+
+
+@pytest.mark.parametrize("student", ["llama3-8b", "deepseek-math-7b"])
+def test_dart_students_are_trained_alike(student):
+    staged_form = read_recipe(f"dart/{student}")
+    for arm in ("uniform", "prop2diff"):
+        alone, of_stage = read_recipe(f"dart/{student}-{arm}"), staged_form["sft"]
+        assert {key: alone[key] for key in of_stage} == of_stage
+        assert alone["model_name_or_path"] == staged_form["model"]
+        collected = read_recipe(f"dart/collect-{arm}")
+        stages = [one["collect"] for one in staged_form["before"] if "collect" in one and isinstance(one, dict)]
+        stage = next(stage for stage in stages if stage["name"] == arm)
+        assert (stage["targets"], stage["num_correct"]) == (collected["targets"], collected["num_correct"])
+        assert {key: collected[key] for key in staged_form["collect"]} == staged_form["collect"]
+    rates = read_recipe("dart/pass-rates")
+    assert {key: rates[key] for key in staged_form["difficulty"]} == staged_form["difficulty"]
+
+
 @pytest.fixture
-def aimo_problems(tmp_path, monkeypatch):
-    """The files that recipes/aimo-dpo/README.md makes, where those recipes look for them."""
+def own_problems(tmp_path, monkeypatch):
+    """The files that READMEs of recipes make, where the recipes look for them."""
     monkeypatch.chdir(tmp_path)
-    for name in ("math-test-level5-integers", "math-train"):
-        file = Path("data/aimo", f"{name}.jsonl")
+    made = {
+        "aimo": ("math-test-level5-integers", "math-train"),
+        "dart": ("train",),
+        "sdat": ("numglue", "simuleq", "deepmind"),
+    }
+    for folder, name in [(folder, name) for folder, names in made.items() for name in names]:
+        file = Path("data", folder, f"{name}.jsonl")
         file.parent.mkdir(parents=True, exist_ok=True)
         rows = [{"problem_id": f"{name}/{i}", "problem": f"{i}+1=", "answer": str(i + 1)} for i in range(3)]
         file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
@@ -226,16 +328,17 @@ def staged(name: str | Path) -> Plan:
 
 
 @pytest.mark.parametrize("path", STAGED, ids=recipe_name)
-def test_staged_recipes_are_planned_whole(path, aimo_problems):
+def test_staged_recipes_are_planned_whole(path, own_problems):
     values, stages = read_recipe(path), staged(path).stages
     assert Path(values["output"]).parts[:2] == ("runs", path.parent.name)
-    assert {"generate", "grade", "pairs", "dpo", "evaluate"} <= {stage.command for stage in stages}
-    trained = [stage for stage in stages if stage.command == "dpo"]
+    trained = [stage for stage in stages if stage.command in ("dpo", "sft")]
+    assert trained and "evaluate" in {stage.command for stage in stages}
     for stage in trained:
         launch_plan(stage.given.get("accelerate_config"))
-        assert stage.sources["dataset_name"], "it trains on pairs that stages of the same recipe made"
+        if stage.command == "dpo":
+            assert stage.sources["dataset_name"], "it trains on pairs that stages of the same recipe made"
     stated = re.findall(
-        r"effective batch (\d+) = (\d+) pairs? x (\d+) micro-batch(?:es)? x (\d+) GPUs", path.read_text()
+        r"effective batch (\d+) = (\d+) (?:pair|row)s? x (\d+) micro-batch(?:es)? x (\d+) GPUs", path.read_text()
     )
     for batch, *factors in stated:
         assert int(batch) == effective_batch(*map(int, factors))
@@ -243,19 +346,32 @@ def test_staged_recipes_are_planned_whole(path, aimo_problems):
     assert stated or values["model"].startswith("embedded:"), "a recipe for GPUs says its effective batch"
 
 
-@pytest.mark.parametrize("path", STAGED, ids=recipe_name)
-def test_readmes_name_every_staged_recipe(path):
-    assert f"`{path.stem}`" in (path.parent / "README.md").read_text()
+@pytest.mark.parametrize("path", all_recipes(), ids=recipe_name)
+def test_readmes_name_every_recipe(path):
+    readme = path.parent / "README.md"
+    if readme.exists():
+        assert re.search(rf"(`|{path.parent.name}/){re.escape(path.stem)}(`|\s)", readme.read_text())
 
 
-def test_the_aimo_data_sets_are_made_of_the_same_samples(aimo_problems):
+@pytest.mark.parametrize("path", [path for path in all_recipes() if path.stem.endswith("-laptop")], ids=recipe_name)
+def test_laptop_recipes_need_no_network(path):
+    values = read_recipe(path)
+    sources = {values["model"], values.get("data"), values.get("sft", {}).get("dataset_name")} - {None}
+    assert all(source.startswith(("embedded:", "reasoning_gym:")) for source in sources)
+    asked = values.get("benchmarks") or values.get("evaluate", {}).get("benchmarks") or []
+    assert all(BENCHMARKS[name].make is not None for name in asked), "an embedded set"
+    if values["command"] == "run":
+        assert values["sft"]["use_cpu"] and not values["sft"]["bf16"]
+
+
+def test_the_aimo_data_sets_are_made_of_the_same_samples(own_problems):
     plans = [{stage.name: stage for stage in staged(f"aimo-dpo/{name}").stages} for name in ("v0", "v1", "v2")]
     for name in ("untrained", "generate", "grade"):
         assert len({plan[name].key for plan in plans}) == 1, name
     assert len({plan["pairs"].key for plan in plans}) == 3
 
 
-def test_the_repaired_aimo_experiment_asks_test_problems_in_evaluations_only(aimo_problems):
+def test_the_repaired_aimo_experiment_asks_test_problems_in_evaluations_only(own_problems):
     stages = staged("aimo-dpo/repaired").stages
     reads_test = {stage.command for stage in stages if "math-test" in json.dumps(stage.given)}
     assert reads_test == {"evaluate"}
@@ -263,7 +379,7 @@ def test_the_repaired_aimo_experiment_asks_test_problems_in_evaluations_only(aim
     assert windows == [0, 2400, 4800], "each round has its own problems"
 
 
-def test_the_aimo_control_differs_in_prompts_only(aimo_problems):
+def test_the_aimo_control_differs_in_prompts_only(own_problems):
     stages = {stage.name: stage for stage in staged("aimo-dpo/mismatch").stages}
     matched, mismatched = (stages[f"dpo_{name}"].given for name in ("matched", "mismatched"))
     assert matched.keys() == mismatched.keys()

@@ -131,6 +131,20 @@ def test_resume_is_exact(tmp_path, steps):
     assert again._refill.state == whole._refill.state
 
 
+def test_epochs_that_discard_nothing(tmp_path):
+    """Three walks are three epochs, also where an epoch has all the steps that it can have."""
+    trainer = trained(
+        tmp_path,
+        products(22),
+        max_steps=-1,
+        num_train_epochs=3,
+        **{**REFILL, "num_attempts": 2, "min_coverage_weight": 0.1},
+    )
+    state = trainer._refill.state
+    assert state.num_discarded == 0
+    assert (state.passes, trainer.state.epoch, trainer.state.global_step) == (3, 3.0, 16)
+
+
 def test_resume_keeps_epoch_events(tmp_path):
     """A stop at the end of a pass resumes with the next epoch: evaluation per epoch happens as often."""
     changes = {"max_steps": -1, "num_train_epochs": 3, "save_strategy": "epoch", "eval_strategy": "epoch", **REFILL}

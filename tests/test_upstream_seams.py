@@ -32,6 +32,14 @@ SEAMS = {
         "return_outputs",
         "num_items_in_batch",
     ],
+    "transformers:Trainer._init_training_state": [
+        "self",
+        "max_steps",
+        "num_update_steps_per_epoch",
+        "num_train_epochs",
+        "resume_from_checkpoint",
+        "trial",
+    ],
     "trl.models:prepare_deepspeed": ["model", "accelerator"],
     "trl.trainer.utils:hash_module": ["module"],
 }
@@ -111,3 +119,15 @@ def test_fused_output_has_the_fields_we_read():
     from trl.trainer.utils import FusedCausalLMOutput
 
     assert {"log_probs", "aux_loss"} <= {field.name for field in dataclasses.fields(FusedCausalLMOutput)}
+
+
+@pytest.mark.parametrize("name", ["SFTTrainer", "DPOTrainer"])
+def test_tokens_are_counted_where_we_go_on_counting(name):
+    """The count begins at 0 in `__init__`, is what is logged, and is restored by nobody but us."""
+    import trl
+
+    text = inspect.getsource(getattr(trl, name))
+    assert "self._total_train_tokens = 0" in inspect.getsource(getattr(trl, name).__init__)
+    assert text.count("self._total_train_tokens +=") == 1
+    assert '["num_tokens"] = [self._total_train_tokens]' in text
+    assert text.count("_total_train_tokens") == 3

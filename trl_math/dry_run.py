@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from huggingface_hub import try_to_load_from_cache
 
+from trl_math.data.matched_control import budget_of
 from trl_math.data.pair_check import check_pair_columns
 from trl_math.data.row_report import check_columns
 from trl_math.errors import NotCachedError, TrlMathError
@@ -22,6 +23,7 @@ from trl_math.optional import check_installed
 from trl_math.plan import describe, num_update_steps, plan_memory
 from trl_math.preflight import (
     check_attention,
+    check_control,
     check_devices,
     check_generation,
     check_launch,
@@ -44,6 +46,7 @@ def report(arguments: TrainArguments, plan: LaunchPlan | None, load: Load) -> st
     if plan is not None:
         check_launch(arguments, plan)
     check_attention(arguments)
+    check_control(arguments)
     check_generation(arguments, plan)
     rows, data_lines = _data(arguments, load)
     missing = _missing_here(arguments, plan, uses_cpu=bool(arguments.given.get("use_cpu")))
@@ -78,6 +81,8 @@ def _data(arguments: TrainArguments, load: Load) -> tuple[int | None, list[str]]
         if rows is not None:
             _check_columns(arguments, rows, name)
             lines.append(f"{name}: {len(rows)} rows with {', '.join(rows.column_names)}")
+            if (budget := budget_of(rows)) is not None:
+                lines.append(f"{name}: a matched control of {budget}")
             kept = _usable(arguments, rows, name)
             if len(kept) < len(rows):
                 lines.append(f"{name}: {len(kept)} of them are trained on, by their weights and pass rates")
@@ -85,6 +90,8 @@ def _data(arguments: TrainArguments, load: Load) -> tuple[int | None, list[str]]
     if problems is not None:
         lines.append(f"pairs are made while the model trains, of {len(problems)} problems of {live_data}")
         return None, lines
+    if getattr(arguments.training, "is_screened_live", False):
+        lines.append(_screening(arguments.training))
     first = train[0]
     keys = ("prompt", "completion", "chosen", "rejected", "messages", "text")
     shown = {key: first[key] for key in keys if key in first}
@@ -109,6 +116,16 @@ def _usable(arguments: TrainArguments, rows: Any, name: str) -> Any:
     return usable_rows(rows, arguments.training, name, is_training=name == "train")
 
 
+def _screening(training: Any) -> str:
+    """Say how pass rates are estimated."""
+    until = "until it is settled, " if training.screening_rule == "agreement" else ""
+    every = "in every walk" if training.screening_every is None else f"every {training.screening_every} steps"
+    return (
+        f"pass rates are estimated while the model trains (engine {training.screening_engine}), {every}: each problem "
+        f"gets samples {until}{training.screening_samples}{' at most' if until else ''}"
+    )
+
+
 def _steps(arguments: TrainArguments, plan: LaunchPlan | None, rows: int | None) -> list[str]:
     training = arguments.training
     processes = plan.num_processes if plan is not None else 1
@@ -122,8 +139,10 @@ def _steps(arguments: TrainArguments, plan: LaunchPlan | None, rows: int | None)
     steps = num_update_steps(
         rows or 0, per_device, accumulation, processes, training.num_train_epochs, training.max_steps
     )
-    bounds = {"at most ": "refills", "before packing ": "packing"}  # of these, DPO has none
-    bound = next((text for text, name in bounds.items() if getattr(training, name, False)), "")
+    bounds = {"refills": "at most ", "packing": "before packing "}  # of these, DPO has none
+    if training.max_steps < 1:
+        bounds["drop_truncated"] = "at most "
+    bound = next((text for name, text in bounds.items() if getattr(training, name, False)), "")
     return [*lines, f"optimiser steps: {bound}{steps}"]
 
 

@@ -36,6 +36,7 @@ def check_before_model(arguments: TrainArguments, plan: LaunchPlan | None) -> No
     for package, needed_for in needed_packages(arguments, plan):
         check_installed(package, needed_for)
     check_attention(arguments)
+    check_control(arguments)
     check_generation(arguments, plan)
     check_devices(plan, uses_cpu=arguments.training.use_cpu)
     if plan is not None:
@@ -53,7 +54,7 @@ def needed_packages(arguments: TrainArguments, plan: LaunchPlan | None) -> Itera
         yield "deepspeed", "DeepSpeed"
     for setting, engine in _asked_while_training(arguments):
         if engine == "vllm" or (engine == "auto" and _holds_pieces(arguments, plan)):
-            yield "vllm", f"{setting} with engine vllm (the only one for ZeRO-3 and FSDP)"
+            yield "vllm", f"{setting}engine: vllm (the only one for ZeRO-3 and FSDP)"
     reporters = arguments.training.report_to
     for package in sorted({"wandb", "trackio"} & set([reporters] if isinstance(reporters, str) else reporters or [])):
         yield package, f"report_to: {package}"
@@ -72,10 +73,29 @@ def check_attention(arguments: TrainArguments) -> None:
         )
 
 
+def check_control(arguments: TrainArguments) -> None:
+    """Raise if it cannot be known before training how many rows a schedule, whose control this is, trains on."""
+    if not arguments.data.matched_control:
+        return
+    training = arguments.training
+    if getattr(training, "refills", False) and training.max_steps < 1:
+        raise UsageError(
+            "matched_control has as many rows as its schedule, and with min_coverage_weight, unscreened_steps or "
+            "screening: live it is decided while training which rows are trained on: set max_steps, the same for both."
+        )
+    template = training.chat_template_path
+    if getattr(training, "drop_truncated", False) and template is not None and not os.path.isfile(template):
+        raise UsageError(
+            "matched_control with drop_truncated takes a chat template from a file, since rows are measured before a "
+            f"model is loaded: chat_template_path is {template}."
+        )
+
+
 def check_generation(arguments: TrainArguments, plan: LaunchPlan | None) -> None:
     """Raise if problems cannot be asked in training as the settings say; decide how they are asked."""
     from trl_math.trainers.generation_eval_config import inherit_prompt_style  # noqa: PLC0415 - heavy
     from trl_math.trainers.live_pairs_config import inherit_live_style  # noqa: PLC0415 - heavy
+    from trl_math.trainers.screening_config import inherit_stop  # noqa: PLC0415 - heavy
 
     training = arguments.training
     metric = training.metric_for_best_model
@@ -85,20 +105,24 @@ def check_generation(arguments: TrainArguments, plan: LaunchPlan | None) -> None
         inherit_prompt_style(training, arguments.data.prompt_style)
     if _is_live(arguments):
         inherit_live_style(training, arguments.data.prompt_style)
+    if getattr(training, "is_screened_live", False):
+        inherit_stop(training, arguments.data.prompt_style)
     for setting, engine in _asked_while_training(arguments):
         if engine == "transformers" and _holds_pieces(arguments, plan):
             raise UsageError(
-                f"{setting.removesuffix('data')}engine: transformers cannot sample from a model that ZeRO-3 or FSDP "
+                f"{setting}engine: transformers cannot sample from a model that ZeRO-3 or FSDP "
                 "holds in pieces: use vllm, or train with ddp or zero2."
             )
 
 
 def _asked_while_training(arguments: TrainArguments) -> Iterator[tuple[str, str]]:
-    """Yield the settings that name problems to ask, and the engine that asks them."""
+    """Yield how the settings of each that asks problems begin, and the engine that asks them."""
     if arguments.training.eval_generation_data is not None:
-        yield "eval_generation_data", arguments.training.eval_generation_engine
+        yield "eval_generation_", arguments.training.eval_generation_engine
     if _is_live(arguments):
-        yield "live_data", arguments.training.live_engine
+        yield "live_", arguments.training.live_engine
+    if getattr(arguments.training, "is_screened_live", False):
+        yield "screening_", arguments.training.screening_engine
 
 
 def _is_live(arguments: TrainArguments) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from trl_math.errors import RunFolderError
+from trl_math.errors import RunFolderError, StoreError
 from trl_math.files import write_json
 
 
@@ -49,6 +49,10 @@ IMMATERIAL = {
     "resume_from_checkpoint",
     "run_name",
     "save_total_limit",
+    "screening_batch_size",
+    "screening_gpu_memory_utilization",
+    "screening_num_engines",
+    "screening_tensor_parallel_size",
     "trackio_space_id",
 }
 
@@ -93,20 +97,36 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def hold_run_folder(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a run's folder while it is open; the system lets go when this process ends."""
-    folder = folder.resolve()
-    path = folder.with_name(f".{folder.name}.lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
+def hold_lock(path: Path, doing: str, output: Path) -> Iterator[None]:
+    """Keep other processes out as long as this one holds a lock file; the system lets go when the process ends.
+
+    If another process has it, what that one is `doing` is said at once; if it cannot be made, that `output` cannot.
+    """
     lock = FileLock(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
-        raise RunFolderError(f"Another process is training in {folder}: wait for it, or choose another.") from None
+        raise RunFolderError(f"Another process is {doing}: wait for it, or choose another output.") from None
+    except OSError as error:
+        raise StoreError(f"Cannot write to {output}: {error.strerror or error}.") from error
     try:
         yield
     finally:
         lock.release()
+
+
+def lock_beside(folder: Path) -> Path:
+    """Return the lock file of a folder that is not there yet, or is replaced as a whole."""
+    folder = folder.resolve()
+    return folder.with_name(f".{folder.name}.lock")
+
+
+@contextmanager
+def hold_run_folder(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a run's folder while it is open."""
+    with hold_lock(lock_beside(folder), f"training in {folder.resolve()}", folder):
+        yield
 
 
 def write_manifest(folder: Path, values: dict[str, Any], *, is_finished: bool, **facts: Any) -> None:

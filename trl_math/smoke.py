@@ -57,6 +57,27 @@ OF_ITS_DATA: dict[str, Any] = {
 }
 
 
+# Settings of live screening that a smoke run keeps; its engine and amounts are its own.
+SCREENING_KEPT = ("screening", "screening_every", "screening_temperature", "screening_trains_on")
+SCREENING_REPLACED: dict[str, Any] = {
+    "screening_engine": "transformers",
+    "screening_rule": "fixed",
+    "screening_samples": 4,
+    "screening_max_tokens": 16,
+    "screening_problems": 8,
+}
+
+
+def small_screening(values: dict[str, Any]) -> dict[str, Any]:
+    """Return settings with live screening made small, if they have it: without a sample it would leave out no row."""
+    if values.get("screening") != "live":
+        return values
+    dropped = {key for key in values if key.startswith("screening_") and key not in SCREENING_KEPT}
+    if values.get("coverage_estimator") == "u_statistic":  # which needs more samples
+        dropped.add("coverage_estimator")
+    return {**{key: value for key, value in values.items() if key not in dropped}, **SCREENING_REPLACED}
+
+
 def smoke_values(values: dict[str, Any], name: str) -> dict[str, Any]:
     """Return a recipe's settings with everything that needs a cluster replaced; writes its rows beside the output."""
     folder = smoke_folder(name)
@@ -65,7 +86,7 @@ def smoke_values(values: dict[str, Any], name: str) -> dict[str, Any]:
     length = values.get("max_length", 1024)
     asked_later = {key for key in values if key.startswith("eval_generation_")}  # evaluation is off
     return {
-        **{key: value for key, value in values.items() if key not in asked_later},
+        **{key: value for key, value in small_screening(values).items() if key not in asked_later},
         **REPLACED,
         **{key: value for key, value in OF_ITS_DATA.items() if key in values},
         "gradient_accumulation_steps": accumulation,

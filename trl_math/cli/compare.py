@@ -1,8 +1,10 @@
-"""`trl-math compare`: two evaluations, paired by problem."""
+"""`trl-math compare`: two evaluations, paired by problem; or arms of several seeds each (`compare_arms`)."""
 
 import dataclasses
 from pathlib import Path
 
+from trl_math.cli import compare_arms
+from trl_math.cli.compare_arms import ArmsArguments
 from trl_math.cli.request import say, settings_help
 from trl_math.errors import UsageError
 from trl_math.recipes import parse_flags, split_values
@@ -10,13 +12,20 @@ from trl_math.recipes import parse_flags, split_values
 
 HELP = """\
 usage: trl-math compare FIRST SECOND [--setting value ...]
+       trl-math compare --first RUN [RUN ...] --second RUN [RUN ...] [--setting value ...]
 
 What SECOND gains over FIRST, both folders of `trl-math evaluate` over the same problems: for each metric the
 difference with its interval, paired by problem, and how likely so large a difference is by chance (McNemar's exact
 test for single samples, else a sign-flip test).
 
+The second form is for arms that were trained with several seeds, one evaluation for each: means over the seeds, and
+gains with intervals for other problems, for other seeds, and for both; by level, and on hard and easy problems.
+
 settings (with their defaults):
 {settings}
+
+settings of arms:
+{arms}
 """
 
 
@@ -35,17 +44,39 @@ class CompareArguments:
         default=None, metadata={"help": "Also write everything to this .json file, which must not exist."}
     )
 
+    def __post_init__(self) -> None:
+        from trl_math.evaluation.intervals import quantile
+        from trl_math.evaluation.summary import check_metric
+
+        quantile(self.confidence)  # raises unless it is between 0 and 1
+        if self.metrics is not None and not self.metrics:
+            raise UsageError("metrics is empty: name some, such as accuracy, or leave it out for all.")
+        for name in self.metrics or ():
+            check_metric(name)
+
+    def check_output(self) -> None:
+        """Raise unless the output may be written."""
+        path = Path(self.output) if self.output else None
+        if path is not None and (path.exists() or path.suffix != ".json"):
+            raise UsageError(f"output must be a .json file that does not exist yet, got {path}.")
+
 
 def run(argv: list[str]) -> int:
     """Run the command; return the exit status."""
     if {"-h", "--help"} & set(argv):
-        print(HELP.format(settings=settings_help(CompareArguments)).rstrip())
+        print(HELP.format(settings=settings_help(CompareArguments), arms=settings_help(ArmsArguments)).rstrip())
         return 0
     words = argv[: next((index for index, word in enumerate(argv) if word.startswith("-")), len(argv))]
+    parts = split_values(parse_flags(argv[len(words) :]), {"compare": CompareArguments, "arms": ArmsArguments})
+    if parts["arms"] and words:
+        raise UsageError(f"Arms are given as settings, and two runs as words: leave {' '.join(words)} out.")
+    arguments, arms = CompareArguments(**parts["compare"]), ArmsArguments(**parts["arms"])
+    arguments.check_output()
+    if arms.is_given:
+        return compare_arms.compare(arms, arguments)
     if len(words) != 2:
         raise UsageError(f"Which two runs? trl-math compare FIRST SECOND [--setting value ...]; got {len(words)}.")
-    values = split_values(parse_flags(argv[2:]), {"compare": CompareArguments})["compare"]
-    return compare(words[0], words[1], CompareArguments(**values))
+    return compare(words[0], words[1], arguments)
 
 
 def compare(first: str, second: str, arguments: CompareArguments) -> int:
@@ -55,8 +86,6 @@ def compare(first: str, second: str, arguments: CompareArguments) -> int:
     from trl_math.files import write_json
 
     output = Path(arguments.output) if arguments.output else None
-    if output is not None and (output.exists() or output.suffix != ".json"):
-        raise UsageError(f"output must be a .json file that does not exist yet, got {output}.")
     found = compare_runs(
         read_run(first),
         read_run(second),

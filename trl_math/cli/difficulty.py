@@ -14,6 +14,7 @@ from trl_math.recipes import GENERATE_ALIASES
 if TYPE_CHECKING:
     from trl_math.cli.difficulty_settings import Asked
     from trl_math.data.difficulty import Row
+    from trl_math.data.made_file import MadeFile
 
 
 HELP = """\
@@ -77,26 +78,26 @@ def run(argv: list[str]) -> int:
 
 def make(asked: "Asked") -> int:
     """Make the difficulty file that is not there yet, and say what it is like."""
-    from trl_math.data.difficulty_file import difficulty_file, hold, is_finished, write_difficulty
+    from trl_math.data.difficulty_file import difficulty_file
 
     file = difficulty_file(str(asked.generate.output))
-    with hold(file):
+    with file.hold():
         made_of, measure = prepare(asked, file)
-        if is_finished(file, made_of):
-            say(f"{file} is made of this already: nothing to do.")
+        if file.is_finished(made_of):
+            say(f"{file.path} is made of this already: nothing to do.")
             return 0
         result = measure()
         kept, notes = keep(asked, result.rows)
         manifest = {**made_of, **result.facts, **_amounts(result.rows, kept)}
-        write_difficulty(file, kept, manifest, partial(_draw, result.rows))
+        file.write(kept, lambda: manifest, partial(_draw, result.rows))
     for line in [*result.notes, *notes]:
         say(line)
     print(f"\n{table(result.rows)}\n")
-    say(f"{file} holds {len(kept):,} problems.")
+    say(f"{file.path} holds {len(kept):,} problems.")
     return 0
 
 
-def prepare(asked: "Asked", file: Path) -> tuple[dict[str, Any], Any]:
+def prepare(asked: "Asked", file: "MadeFile") -> tuple[dict[str, Any], Any]:
     """Return what the file will be made of, and what measures it."""
     from trl_math.data.load import digest
 
@@ -235,7 +236,7 @@ def _draw(rows: Sequence["Row"], path: Path) -> None:
 def _smoke(values: dict[str, Any], name: str) -> dict[str, Any]:
     """Return a recipe's settings with model, data and machines replaced."""
     from trl_math.cli.difficulty_settings import build
-    from trl_math.pipeline.smoke import DIFFICULTY_KEPT
+    from trl_math.pipeline.smoke import DIFFICULTY_KEPT, UNSURE
     from trl_math.smoke import GENERATE_REPLACED, KEPT_OF_ALL, smoke_folder, write_rows
 
     asked = build(values)  # a key that nobody has is an error here too
@@ -243,7 +244,7 @@ def _smoke(values: dict[str, Any], name: str) -> dict[str, Any]:
         raise UsageError(f"difficulty of {asked.way} runs no model: leave smoke out, or look with --dry-run.")
     folder = smoke_folder(name)
     kept = {key: value for key, value in values.items() if key in (*KEPT_OF_ALL, *DIFFICULTY_KEPT)}
-    rule = {"rule_confidence": 0.9} if asked.rule.rule != "fixed" else {}
+    rule = {"rule_confidence": 0.9} if asked.rule.rule not in UNSURE else {}
     rows = write_rows(folder.parent / "rows.jsonl")
     return {**kept, **GENERATE_REPLACED, **rule, "num_samples": 16, "data": str(rows), "output": str(folder)}
 

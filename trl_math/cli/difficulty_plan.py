@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from trl_math.cli.difficulty import keep, prepare, table
-from trl_math.data.difficulty_file import difficulty_file, is_finished
+from trl_math.data.difficulty_file import difficulty_file
 from trl_math.generate_plan import (
     engine_lines,
     missing_lines,
@@ -26,18 +26,17 @@ def report(asked: "Asked") -> str:
         return sections({**settings, **_sampling(asked)})
     file = difficulty_file(str(asked.generate.output))
     made_of, measure = prepare(asked, file)
-    is_done = is_finished(file, made_of)
+    is_done = file.is_finished(made_of)
     result = measure()
     kept, notes = keep(asked, result.rows)
     would = "is made of this already" if is_done else f"would be written, with {len(kept):,} problems"
     found = [*table(result.rows).split("\n"), *result.notes, *notes]
-    return sections({**settings, "problems": found, "files": [f"{file} {would}"]})
+    return sections({**settings, "problems": found, "files": [f"{file.path} {would}"]})
 
 
 def _sampling(asked: "Asked") -> dict[str, list[str]]:
     """Return the sections of a run that draws samples; loads problems and a tokenizer, and no model."""
     from trl_math.cli.difficulty_sampling import load_asked
-    from trl_math.data.difficulty_file import SAMPLES
     from trl_math.errors import NotCachedError
     from trl_math.generation.arguments import find_style, make_prompts
     from trl_math.generation.sample_files import num_rows
@@ -47,7 +46,7 @@ def _sampling(asked: "Asked") -> dict[str, list[str]]:
     checkpoint, model = model_lines(engine)
     interpreter = generate.interpreter_settings()
     file = difficulty_file(str(generate.output))
-    there = num_rows(file.parent / SAMPLES)
+    there = num_rows(file.samples)
     found = {"model": model}
     try:
         loaded, problems, notes = load_asked(asked)
@@ -67,9 +66,7 @@ def _sampling(asked: "Asked") -> dict[str, list[str]]:
     found["engines"] = engine_lines(engine, Part())
     if interpreter is not None:
         found["programs"] = program_lines(interpreter)
-    found["files"] = [
-        f"{file}, {file.parent / SAMPLES}" + (f" ({there:,} samples there: it goes on)" if there else "")
-    ]
+    found["files"] = [f"{file.path}, {file.samples}" + (f" ({there:,} samples there: it goes on)" if there else "")]
     runs_programs = interpreter is not None or asked.grading.programs
     found["missing on this machine"] = missing_lines(engine, runs_programs=runs_programs)
     return found

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trl_math.cli.difficulty import Result, measured_rows
@@ -13,46 +12,56 @@ from trl_math.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from trl_math.cli.difficulty_settings import Asked
+    from trl_math.data.made_file import MadeFile
     from trl_math.evaluation.allocation import Allocation
+    from trl_math.generation.arguments import GenerateArguments
+    from trl_math.generation.session import Plan
 
 
 def prepare_sampling(
-    asked: "Asked", file: Path, told: Mapping[str, Any]
+    asked: "Asked", file: "MadeFile", told: Mapping[str, Any]
 ) -> tuple[dict[str, Any], Callable[[], Result]]:
     """Return what the file will be made of, and what draws and measures; raise before an engine is started."""
-    from trl_math.data.load import digest
-    from trl_math.generation import session
-    from trl_math.generation.arguments import find_style
-
     loaded, problems, notes = load_asked(asked)
     asked.engine.check_here()
-    # Shots are never of the problems that are asked, nor of those without an answer.
-    style = find_style(asked.generate, loaded)
-    ids = {problem["problem_id"] for problem in problems}
-    chosen = loaded.select([place for place, name in enumerate(loaded["problem_id"]) if name in ids])
-    plan = session.prepare(chosen, asked.generate, asked.engine, style=style)
-    made_of = {
-        "settings": {**told, **rule_settings(asked)},
-        "sampling": plan.settings,
-        "problems": digest(chosen),
-    }
+    plan, digest = plan_of(loaded, problems, asked)
+    made_of = {"settings": {**told, **rule_settings(asked)}, "sampling": plan.settings, "problems": digest}
     return made_of, lambda: _measure(asked, file, plan, problems, notes)
 
 
 def load_asked(asked: "Asked") -> tuple[Any, list[Mapping[str, Any]], list[str]]:
     """Return the problems as loaded, those that samples can be judged of, and what to say of the others."""
+    generate = asked.generate
+    loaded, problems, notes = load_judgeable(generate)
+    asked.rule.check(generate.num_samples, asked.told, len(problems))
+    return loaded, problems, notes
+
+
+def load_judgeable(generate: "GenerateArguments") -> tuple[Any, list[Mapping[str, Any]], list[str]]:
+    """Return the problems as loaded, those that samples can be judged of, and what to say of the others."""
     from trl_math.data.load import NOT_PROBLEMS
     from trl_math.generation.arguments import load_problems
 
-    generate = asked.generate
     if generate.prompt_style in NOT_PROBLEMS:
         raise UsageError(f"prompt_style {generate.prompt_style} asks no problems with answers: choose another.")
     loaded = load_problems(generate)
     problems, notes = with_answers(list(loaded), str(generate.data))
     if not problems:
         raise DataError(f"There are no problems in {generate.data}.")
-    asked.rule.check(generate.num_samples, asked.told, len(problems))
     return loaded, problems, notes
+
+
+def plan_of(loaded: Any, problems: Sequence[Mapping[str, Any]], asked: Any) -> tuple["Plan", str]:
+    """Return what is asked of the model, of these problems among those loaded, and a hash of them."""
+    from trl_math.data.load import digest
+    from trl_math.generation import session
+    from trl_math.generation.arguments import find_style
+
+    # Shots are never of the problems that are asked, nor of those without an answer.
+    style = find_style(asked.generate, loaded)
+    ids = {problem["problem_id"] for problem in problems}
+    chosen = loaded.select([place for place, name in enumerate(loaded["problem_id"]) if name in ids])
+    return session.prepare(chosen, asked.generate, asked.engine, style=style), digest(chosen)
 
 
 def rule_settings(asked: "Asked") -> dict[str, Any]:
@@ -78,9 +87,8 @@ def make_allocation(asked: "Asked", ids: Sequence[str]) -> "Allocation":
 
 
 def _measure(
-    asked: "Asked", file: Path, plan: Any, problems: Sequence[Mapping[str, Any]], notes: Sequence[str]
+    asked: "Asked", file: "MadeFile", plan: Any, problems: Sequence[Mapping[str, Any]], notes: Sequence[str]
 ) -> Result:
-    from trl_math.data.difficulty_file import SAMPLES
     from trl_math.evaluation.adaptive_sampling import sample_until_settled
     from trl_math.generation.session import Engine
     from trl_math.grading import Grader
@@ -93,7 +101,7 @@ def _measure(
         Grader(grading.grading_workers, grading.grading_deadline) as grader,
     ):
         counts, judged_with = sample_until_settled(
-            file.parent / SAMPLES,
+            file.samples,
             problems,
             plan,
             engine,
@@ -135,6 +143,8 @@ def _notes(asked: "Asked", allocation: "Allocation", num_problems: int) -> list[
         lines.append(
             f"{spent:,} samples; {most} of each of {num_problems:,} problems would be {full:,} ({spent / full:.0%})."
         )
+    if asked.rule.is_fitted and not allocation.has_fitted:
+        lines.append(f"{num_problems:,} problems are too few to fit a prior to: the rule expected jeffreys of them.")
     if allocation.num_open:
         why = "the budget is spent" if allocation.is_short else f"of {most} samples"
         lines.append(f"{allocation.num_open:,} problems are not settled ({why}); is_settled says which.")

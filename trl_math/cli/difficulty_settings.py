@@ -98,9 +98,7 @@ def build(values: Mapping[str, Any], words: Sequence[str] = ()) -> Asked:
             f"Pass rates come from one of three places, and {' and '.join(ways) or 'none'} is given: SAMPLES (graded "
             "ones), --rates (data has them), or --model (samples are drawn of data)."
         )
-    given = {
-        name: value for kind, part in parts.items() for name, value in part.items() if value != _default(kind, name)
-    }
+    given = given_of(parts, KINDS)
     if ways != ["model"]:
         _refuse_sampling(ways[0], parts)
     asked = Asked(*(kind(**parts[name]) for name, kind in KINDS.items()), given)
@@ -108,8 +106,18 @@ def build(values: Mapping[str, Any], words: Sequence[str] = ()) -> Asked:
     return asked
 
 
-def _default(kind: str, name: str) -> Any:
-    return next(field.default for field in dataclasses.fields(KINDS[kind]) if field.name == name)
+def given_of(parts: Mapping[str, Mapping[str, Any]], kinds: Mapping[str, type]) -> dict[str, Any]:
+    """Return the settings that are not their defaults."""
+    return {
+        name: value
+        for kind, part in parts.items()
+        for name, value in part.items()
+        if value != _default(kinds[kind], name)
+    }
+
+
+def _default(kind: type, name: str) -> Any:
+    return next(field.default for field in dataclasses.fields(kind) if field.name == name)
 
 
 def _refuse_sampling(way: str, parts: Mapping[str, Mapping[str, Any]]) -> None:
@@ -118,7 +126,7 @@ def _refuse_sampling(way: str, parts: Mapping[str, Mapping[str, Any]]) -> None:
         name
         for kind in ("rule", "grading", "generate", "engine")
         for name, value in parts[kind].items()
-        if name not in OF_ALL and value != _default(kind, name)
+        if name not in OF_ALL and value != _default(KINDS[kind], name)
     ]
     if unused:
         raise UsageError(f"{' and '.join(unused)} is for sampling, and pass rates come from {way}: leave it out.")
@@ -132,19 +140,24 @@ def _check(asked: Asked) -> None:
         if asked.way == "rates":
             _check_rates(asked)
         return
-    if not generate.data:
-        raise UsageError("Which problems? Set data (a hub name, a JSONL or Parquet file, or reasoning_gym:...).")
-    check_interpreter(generate, asked.engine)
-    if generate.export is not None or generate.shard != "0/1":
-        raise UsageError("export and shard are settings of `trl-math generate`: leave them out.")
-    if asked.engine.data_parallel_size > 1:
-        raise UsageError(
-            "difficulty draws its rounds with one engine: use tensor_parallel_size, or start a server on each GPU and "
-            "give server_urls."
-        )
+    check_drawing(generate, asked.engine, "difficulty")
     if asked.rule.rule_confidence is not None and not 0.5 < asked.rule.rule_confidence < 1:
         raise UsageError(f"rule_confidence must be above 0.5 and below 1, got {asked.rule.rule_confidence}.")
     asked.rule.check(generate.num_samples, told)
+
+
+def check_drawing(generate: GenerateArguments, engine: EngineArguments, command: str) -> None:
+    """Raise for what a command that draws samples in rounds cannot do."""
+    if not generate.data:
+        raise UsageError("Which problems? Set data (a hub name, a JSONL or Parquet file, or reasoning_gym:...).")
+    check_interpreter(generate, engine)
+    if generate.export is not None or generate.shard != "0/1":
+        raise UsageError("export and shard are settings of `trl-math generate`: leave them out.")
+    if engine.data_parallel_size > 1:
+        raise UsageError(
+            f"{command} draws its rounds with one engine: use tensor_parallel_size, or start a server on each GPU and "
+            "give server_urls."
+        )
 
 
 def _check_rates(asked: Asked) -> None:

@@ -84,18 +84,35 @@ def problems_of(data: str, split: str, config: str | None) -> Sequence[Mapping[s
 
 
 def with_answers(problems: Sequence[Mapping[str, Any]], where: str) -> tuple[list[Mapping[str, Any]], list[str]]:
-    """Return the problems that samples can be judged of, and a note on the others; raise if those are many."""
+    """Return the problems that samples can be judged of, and a note on the others.
+
+    Where there is a solution in which no answer could be read (a program, for one), that is how these data are, and is
+    said by source. Where there is nothing to read, it should not be so: more than a few such problems are an error.
+    """
     from trl_math.data.load import MAX_GAPS
 
     there = [row for row in problems if row.get("answer") is not None]
-    number = len(problems) - len(there)
-    if number > MAX_GAPS * len(problems):
-        first = next(row["problem_id"] for row in problems if row.get("answer") is None)
+    others = [row for row in problems if row.get("answer") is None]
+    unread = Counter(str(row["source"]) for row in others if row.get("solution") is not None)
+    gaps = [row["problem_id"] for row in others if row.get("solution") is None]
+    if len(gaps) > MAX_GAPS * len(problems):
         raise DataError(
-            f"{number:,} of {len(problems):,} problems of {where} have no gold answer ({first!r} for one), and "
+            f"{len(gaps):,} of {len(problems):,} problems of {where} have no gold answer ({gaps[0]!r} for one), and "
             "samples are judged by those: leave such problems out of the data."
         )
-    return there, [f"{number:,} problems have no gold answer, and were left out."] if number else []
+    by_source = ", ".join(f"{name}: {count:,}" for name, count in sorted(unread.items()))
+    if problems and not there:
+        raise DataError(
+            f"None of the {len(problems):,} problems of {where} has a gold answer that can be read ({by_source}), and "
+            "samples are judged by those."
+        )
+    notes = [f"{len(gaps):,} problems have no gold answer, and were left out."] if gaps else []
+    if unread:
+        notes.append(
+            f"{unread.total():,} problems have a solution in which no answer can be read, and were left out "
+            f"({by_source})."
+        )
+    return there, notes
 
 
 def _problems(

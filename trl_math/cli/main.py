@@ -23,6 +23,10 @@ COMMANDS = {
         "trl_math.cli.difficulty",
         "tell how often each problem is solved, with as few samples as that takes",
     ),
+    "collect": (
+        "trl_math.cli.collect",
+        "draw new samples until each problem has its number of right answers, to train on",
+    ),
     "pairs": ("trl_math.cli.pairs", "turn graded samples into preference pairs, with statistics"),
     "merge": ("trl_math.cli.merge", "make a LoRA adapter and its base one checkpoint"),
     "evaluate": ("trl_math.cli.evaluate", "ask benchmarks: accuracy, pass@k and maj@k with intervals"),

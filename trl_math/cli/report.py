@@ -20,6 +20,7 @@ where matplotlib is installed, as PNG.
   --majority [false]: Draw maj@k over k, too. It may take minutes for many samples with many different answers.
   --samples [4]: The most samples of a problem and a run that the page shows; 0 shows none.
   --browser_mb [6]: How many megabytes of the page samples may take; problems beyond are left out and counted.
+  --study: What `trl-math compare` wrote of arms with several seeds, a .json file; its figure is shown, too.
   --overwrite [false]: Replace the page and its figures if they exist.
 """
 KINDS: dict[str, Any] = {
@@ -29,6 +30,7 @@ KINDS: dict[str, Any] = {
     "samples": int,
     "browser_mb": float,
     "overwrite": bool,
+    "study": str | None,
 }
 
 

@@ -77,7 +77,7 @@ def settings_help(kind: type) -> str:
     """Return a line for each setting of a dataclass, its own before those that it shares with other commands."""
     fields = sorted(dataclasses.fields(kind), key=lambda field: field.name not in vars(kind)["__annotations__"])
     lines = []
-    for field in fields:
+    for field in filter(lambda field: field.init, fields):
         default = "" if field.default is None else f" [{field.default}]"
         lines.append(f"  --{field.name}{default}: {field.metadata['help']}")
     return "\n".join(lines)

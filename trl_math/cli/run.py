@@ -18,6 +18,7 @@ reads have changed, beside what is there. --dpo.learning_rate 1e-6 changes a set
 
 settings (with their defaults); the recipes under recipes/on-policy-dpo and docs/rounds.md show stages:
 {settings}
+  --finally: Stages that run once, after all arms and seeds.
 """
 
 
@@ -51,7 +52,7 @@ def run(argv: list[str]) -> int:
         return 0
     for line in describe.overview(experiment, plan, jobs):
         say(line)
-    if found := describe.check(plan, jobs):
+    if found := describe.check(plan, jobs, experiment.study):
         raise UsageError(f"{found[0]}{f' ({len(found) - 1} more: --dry-run lists them.)' if found[1:] else ''}")
     become_runner(plan.folder, without_secrets(request.values), jobs)
 

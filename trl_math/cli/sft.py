@@ -1,11 +1,15 @@
 """`trl-math sft`: fine-tune on solutions or answers, or print the plan (`--dry-run`). How it goes is in `train`."""
 
+import logging
+from functools import partial
 from typing import Any
 
 from trl_math.cli import train
 from trl_math.recipes import TrainArguments, build_sft, look_at_sft
 from trl_math.smoke import smoke_values
 
+
+logger = logging.getLogger(__name__)
 
 HELP = """\
 usage: trl-math sft --config RECIPE.yaml [--setting value ...] [--dry-run] [--smoke] [--debug]
@@ -28,9 +32,46 @@ def run(argv: list[str]) -> int:
 
 def load(arguments: TrainArguments) -> tuple[Any, Any]:
     """Return the training rows, and the evaluation rows if the recipe evaluates."""
-    from trl_math.data.load import load_rows
+    tokenizer = None
+    if _is_drawn_by_length(arguments):
+        tokenizer = train.load_tokenizer(arguments, train.find_model(arguments))
+    return _load(arguments, tokenizer)
 
-    return load_rows(arguments.data, arguments.training.seed, evaluates=arguments.evaluates)
+
+def preview(arguments: TrainArguments) -> tuple[Any, Any]:
+    """Return the rows as far as they are known without a model; whose tokenizer may be here."""
+    tokenizer, name = None, arguments.model.model_name_or_path
+    if _is_drawn_by_length(arguments) and name is not None:
+        from trl_math.models import cached_folder
+
+        try:
+            tokenizer = train.load_tokenizer(arguments, str(cached_folder(name) or name))
+        except (OSError, ValueError):
+            logger.warning(
+                "The tokenizer of %s is not on this machine: the matched control is drawn here as if no row were over "
+                "max_length, and will be drawn from the rows that are not.",
+                name,
+            )
+    return _load(arguments, tokenizer)
+
+
+def _load(arguments: TrainArguments, tokenizer: Any) -> tuple[Any, Any]:
+    from trl_math.data.load import load_rows
+    from trl_math.trainers.rows import which_train
+
+    training = arguments.training
+    return load_rows(
+        arguments.data,
+        training.seed,
+        evaluates=arguments.evaluates,
+        keeps_answers=training.is_screened_live,
+        which_train=partial(which_train, tokenizer=tokenizer, config=training),
+    )
+
+
+def _is_drawn_by_length(arguments: TrainArguments) -> bool:
+    """Whether the rows depend on how long each is in tokens: those of a control that is to have no row left out."""
+    return arguments.data.matched_control and arguments.training.drop_truncated
 
 
 def check_rows(arguments: TrainArguments, tokenizer: Any, train_rows: Any, eval_rows: Any) -> None:
@@ -64,6 +105,7 @@ SFT = train.TrainCommand(
     look=look_at_sft,
     smoke=smoke_values,
     load=load,
+    preview=preview,
     check_rows=check_rows,
     trainer=_trainer,
     configs=_configs,

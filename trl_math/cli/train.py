@@ -35,6 +35,7 @@ class TrainCommand:
     configs: Callable[[], tuple[type, type]]  # TRL's, ours
     help: str  # with a place for {ours}
     prepare: Callable[[TrainArguments, str], None] = lambda arguments, model: None  # once the model is found
+    preview: Callable[[TrainArguments], tuple[Any, Any]] | None = None  # as `load`, without a model: for a dry run
 
 
 def run(command: TrainCommand, argv: list[str]) -> int:
@@ -51,7 +52,7 @@ def run(command: TrainCommand, argv: list[str]) -> int:
     if request.is_dry_run:
         from trl_math.dry_run import report
 
-        print(report(arguments, plan, command.load))
+        print(report(arguments, plan, command.preview or command.load))
         return 0
     return train(command, arguments, plan, argv)
 
@@ -88,6 +89,7 @@ def train(command: TrainCommand, arguments: TrainArguments, plan: LaunchPlan | N
 def _settings(arguments: TrainArguments, plan: LaunchPlan | None, train_rows: Any, eval_rows: Any) -> dict[str, Any]:
     """Return what decides on the result of a run: the recipe, the effective batch, and the rows and problems."""
     from trl_math.data.load import digest
+    from trl_math.data.matched_control import budget_of
     from trl_math.preflight import effective_batch
     from trl_math.trainers.generation_eval_config import load_eval_problems
     from trl_math.trainers.live_pairs_config import load_live_problems
@@ -97,6 +99,8 @@ def _settings(arguments: TrainArguments, plan: LaunchPlan | None, train_rows: An
         settings["start_model"] = weights  # a folder's name does not say what lies in it
     if train_rows is not None:
         settings["data"] = digest(train_rows)
+    if (budget := budget_of(train_rows)) is not None:
+        settings["matched_budget"] = budget._asdict()
     if eval_rows is not None:
         settings["eval_data"] = digest(eval_rows)
     if getattr(arguments.training, "live_data", None) is not None:
@@ -133,14 +137,18 @@ def check_rows_alone(
     command: TrainCommand, arguments: TrainArguments, model: str, train_rows: Any, eval_rows: Any
 ) -> None:
     """Check the rows before processes are launched, so that a mistake is said once and by this program."""
+    command.check_rows(arguments, load_tokenizer(arguments, model), train_rows, eval_rows)
+
+
+def load_tokenizer(arguments: TrainArguments, model: str) -> Any:
+    """Return the tokenizer of a model that was found."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(
+    return AutoTokenizer.from_pretrained(
         model,
         revision=arguments.model.model_revision,
         trust_remote_code=arguments.training.trust_remote_code,
     )
-    command.check_rows(arguments, tokenizer, train_rows, eval_rows)
 
 
 def check_processes(num_processes: int, plan: LaunchPlan | None) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from trl_math.grading import after_hashes, last_boxed
 from trl_math.grading.extract import final_box
+from trl_math.grading.locate import marked
 
 
 # A number as people write one: 2,125 or $3.50 or -7 or 40%.
@@ -14,6 +15,10 @@ WORDS = re.compile(r"[A-Za-z]{3,}(?: [A-Za-z]+)*")
 # A problem that asks for all answers, as "Find all solutions" and "Enter the two smallest, separated by commas" do.
 SEVERAL = re.compile(r"\b(?:find|enter|list|give|determine)\b[^.?]*\ball\b|\bseparated by\b", re.IGNORECASE)
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+# A choice as a response names it: B, (B), or (B) 3/2.
+CHOICE = re.compile(r"(?:\(([A-Z])\)(?=\s|$).*|([A-Z]))\.?", re.DOTALL)
+# What a response that is a program has, by the rule of MathInstruct's own evaluation.
+PRINTS = "print("
 
 
 def answer_text(value: Any) -> str | None:
@@ -36,6 +41,22 @@ def split_solution(answer: str | None, solution: str | None, problem: str) -> tu
         return _boxed(text, problem) or after_hashes(text), solution
     final = after_hashes(answer) or _boxed(answer, problem)
     return (final, solution or answer) if final else (answer, solution)
+
+
+def output_answer(output: str, problem: str) -> str | None:
+    """Return the answer that a response announces, by a box, hashes or "The answer is"; None if it announces none.
+
+    What a program would print is not known here.
+    """
+    found = None if PRINTS in output else marked(output, "math")
+    if found is None or not found.text:
+        return None
+    text = found.text.strip()
+    if text.startswith("$") and text.endswith("$") and text.count("$") == 2:
+        text = text[1:-1].strip()
+    choice = CHOICE.fullmatch(text)
+    letter = (choice[1] or choice[2]) if choice else None
+    return (letter if letter and f"({letter})" in problem else text) or None
 
 
 def _boxed(solution: str, problem: str) -> str | None:

@@ -61,6 +61,23 @@ DIFFICULTY = Table(
     (*PROBLEMS.optional, "difficulty_level", "decision", "is_settled"),
 )
 SFT = Table("SFT data", ("prompt", "completion", "problem_id"), ("pass_rate", "weight", "steps"))
+COLLECTED = Table(
+    "collected rows",
+    (
+        *PROBLEMS.required,
+        "prompt",
+        "completion",
+        "sample_index",
+        "sampler",
+        "num_tokens",
+        "num_samples",
+        "num_correct",
+        "pass_rate",
+    ),
+    PROBLEMS.optional,
+)
+# By these columns collected rows are known, also where others were taken out of them.
+COLLECTED_MARK = ("completion", "sample_index")
 PAIRS = Table(
     "preference pairs",
     ("prompt", "chosen", "rejected", "problem_id", "pass_rate", "num_samples", "rule"),

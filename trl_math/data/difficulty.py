@@ -20,6 +20,7 @@ NEVER, ALWAYS, SOMETIMES = STATUSES = ("never", "always", "sometimes")
 HANDLINGS = ("keep", "cap", "drop", "resample")
 LEVEL_RULES = ("released", "report")
 ROUNDING = 1e-9  # (1 - 0.8) 5 is 1 less one step of float64, and is meant to be 1
+RATES_ROUNDED = 0.01 + 1e-9  # how far p and 1 - p may be from 1 together, each of two digits
 
 Row = dict[str, Any]
 
@@ -105,8 +106,55 @@ def check_pass_rates(rows: Sequence[Mapping[str, Any]], where: str) -> list[floa
     is_number = [isinstance(value, int | float) and not isinstance(value, bool) for value in values]
     _refuse(where, column, "no number", [not good for good in is_number], values)
     _refuse(where, column, "not from 0 to 1", [not 0 <= value <= 1 for value in values], values)
+    if column == "pass_rate" and "err_rate" in found:
+        others: list[Any] = [row.get("err_rate") for row in rows]
+        if wrong := disagreeing_rates(values, others):
+            first = wrong[0]
+            rate, other = values[first], others[first]
+            raise two_rates(f"rows of {where}", len(wrong), len(rows), f"row {first + 1}", rate, other)
     # 1 - (1 - 0.3) is not 0.3, and 0.7 is what a file with 0.3 means.
     return [float(value) if column == "pass_rate" else round(1 - value, 12) for value in values]
+
+
+def disagreeing_rates(pass_rates: Sequence[Any], err_rates: Sequence[Any]) -> list[int]:
+    """Return where there are both rates, and they do not add up to 1, as far as numbers of two digits can."""
+    pairs = zip(pass_rates, err_rates, strict=True)
+    both = (isinstance(one, int | float) and isinstance(other, int | float) for one, other in pairs)
+    return [
+        place
+        for place, is_pair in enumerate(both)
+        if is_pair and abs(pass_rates[place] + err_rates[place] - 1) > RATES_ROUNDED
+    ]
+
+
+def two_rates(rows: str, num_wrong: int, num_rows: int, first: str, pass_rate: float, err_rate: float) -> DataError:
+    """Return the error for rows with two rates, of which one would be ignored."""
+    return DataError(
+        f"In {num_wrong:,} of {num_rows:,} {rows} pass_rate and err_rate do not add up to 1 ({first}: {pass_rate!r} "
+        f"and {err_rate!r}), so one of the two is of something else: mend it or take the column out."
+    )
+
+
+def rates_by_problem(rows: Sequence[Mapping[str, Any]], where: str, ids: Sequence[str]) -> dict[str, float]:
+    """Return the pass rates of these problems, from rows with `problem_id` and a rate; raise if some have none."""
+    if rows and not all("problem_id" in row for row in rows):
+        raise DataError(f"{where} has no problem_id, so it does not say whose rates these are.")
+    found: dict[str, float] = {}
+    for row, rate in zip(rows, check_pass_rates(rows, where), strict=True):
+        if found.setdefault(str(row["problem_id"]), rate) != rate:
+            raise DataError(f"{where} has two pass rates of {row['problem_id']!r}: leave one of them out.")
+    missing = [name for name in ids if name not in found]
+    if len(missing) == len(ids):
+        raise DataError(
+            f"No problem has a pass rate in {where} (a problem is {missing[0]!r}, a rate there is of "
+            f"{next(iter(found))!r}): is it about these data?"
+        )
+    if missing:
+        raise DataError(
+            f"{len(missing):,} of {len(ids):,} problems have no pass rate in {where} ({missing[0]!r} for one): "
+            f"measure these too, or give {where} as data as well, to ask only the problems that have one."
+        )
+    return {name: found[name] for name in ids}
 
 
 def check_levels(

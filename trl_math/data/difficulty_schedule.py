@@ -16,15 +16,15 @@ import numpy as np
 from datasets import Dataset
 
 from trl_math.data.columns import listing
-from trl_math.data.difficulty import LEVEL_RULES, difficulty_level
+from trl_math.data.difficulty import LEVEL_RULES, difficulty_level, disagreeing_rates, two_rates
 from trl_math.errors import DataError, UsageError, pick
 
 
 logger = logging.getLogger(__name__)
 
-PASS_RATE, WEIGHT, SOURCE = "pass_rate", "weight", "source"
+PASS_RATE, ERR_RATE, WEIGHT, SOURCE = "pass_rate", "err_rate", "weight", "source"
 # Where a pass rate may be read from; the last two hold 1 - p.
-RATE_COLUMNS = (PASS_RATE, "err_rate", "difficulty")
+RATE_COLUMNS = (PASS_RATE, ERR_RATE, "difficulty")
 FORMS = ("weights", "copies")
 ROUNDINGS = ("systematic", "floor")
 # A level that the data bring beside the rate it was made of, and how many of these there are.
@@ -94,11 +94,7 @@ def weight_rows(rows: Dataset, schedule: DifficultySchedule, scale: Scale | None
     Without a `scale`, weights have mean 1. Evaluation rows take that of the training rows, so that a pass rate weighs
     the same in both.
     """
-    values, scale = _scaled(rows, schedule, scale, mean=1.0)
-    own = own_weights(rows, "given")
-    weights = values if own is None else values * own
-    if not weights.sum() > 0:
-        raise nothing_left(f"difficulty_schedule: {schedule.name} leaves no weight above 0", _rates(rows, schedule))
+    weights, scale = _weights(rows, schedule, scale)
     bare = rows.remove_columns(WEIGHT) if WEIGHT in rows.column_names else rows
     kept = bare.add_column(WEIGHT, weights.tolist()).select(np.flatnonzero(weights))
     logger.warning(
@@ -115,15 +111,7 @@ def weight_rows(rows: Dataset, schedule: DifficultySchedule, scale: Scale | None
 
 def copy_rows(rows: Dataset, schedule: DifficultySchedule, seed: int) -> Dataset:
     """Return the rows, each as often as the schedule says: first all that stand at all, then the second copies, ..."""
-    expected, _ = _scaled(rows, schedule, None, mean=schedule.mean_copies)
-    copies = floor_copies(expected) if schedule.rounding == "floor" else systematic_copies(expected, seed)
-    if copies.sum() == 0:
-        raise nothing_left(f"difficulty_schedule: {schedule.name} leaves no copy of any row", _rates(rows, schedule))
-    if schedule.rounding == "floor" and len(set(copies)) == 1 and len(set(expected)) > 1:
-        raise UsageError(
-            f"difficulty_rounding: floor makes {copies[0]} copies of every row of values from {expected.min():g} to "
-            f"{expected.max():g}, as if there were no schedule: use systematic, or other parameters."
-        )
+    copies = _copies(rows, schedule, seed)
     logger.warning(
         "difficulty_schedule: %s makes %d copies of %d rows, %d to %d of each; %d have none.",
         schedule.name,
@@ -133,7 +121,42 @@ def copy_rows(rows: Dataset, schedule: DifficultySchedule, seed: int) -> Dataset
         copies.max(),
         (copies == 0).sum(),
     )
+    return rows_by_copies(rows, copies)
+
+
+def rows_by_copies(rows: Dataset, copies: np.ndarray) -> Dataset:
+    """Return the rows, each so often: first all that stand at all, then the second copies, ..."""
     return rows.select(np.concatenate([np.flatnonzero(copies > number) for number in range(copies.max())]))
+
+
+def row_counts(rows: Dataset, schedule: DifficultySchedule, seed: int) -> np.ndarray:
+    """Return how often each row is trained on under a schedule: its copies, or once if its weight is above 0."""
+    if schedule.form == "copies":
+        return _copies(rows, schedule, seed)
+    return (_weights(rows, schedule, None)[0] > 0).astype(np.int64)
+
+
+def row_groups(rows: Dataset, schedule: DifficultySchedule) -> list[np.ndarray]:
+    """Return the groups of rows whose mean the schedule keeps, as masks; rows of exempt sources are in none."""
+    sources = _sources(rows, schedule, must_occur=True)
+    counted = ~np.isin(sources, list(schedule.exempt_sources))
+    if not schedule.per_source:
+        return [counted]
+    return [counted & (sources == group) for group in sorted(set(sources[counted]))]
+
+
+def _copies(rows: Dataset, schedule: DifficultySchedule, seed: int) -> np.ndarray:
+    """Return the copies of each row; raise if they are none, or all the same where values are not."""
+    expected, _ = _scaled(rows, schedule, None, mean=schedule.mean_copies)
+    copies = floor_copies(expected) if schedule.rounding == "floor" else systematic_copies(expected, seed)
+    if copies.sum() == 0:
+        raise nothing_left(f"difficulty_schedule: {schedule.name} leaves no copy of any row", _rates(rows, schedule))
+    if schedule.rounding == "floor" and len(set(copies)) == 1 and len(set(expected)) > 1:
+        raise UsageError(
+            f"difficulty_rounding: floor makes {copies[0]} copies of every row of values from {expected.min():g} to "
+            f"{expected.max():g}, as if there were no schedule: use systematic, or other parameters."
+        )
+    return copies
 
 
 def floor_copies(expected: np.ndarray) -> np.ndarray:
@@ -186,9 +209,20 @@ def read_pass_rates(rows: Dataset, column: str, needed_for: str) -> np.ndarray:
             f"{needed_for} needs a {column} from 0 to 1 in every row, and {len(wrong)} of {len(values)} have none: "
             f"the first is row {wrong[0]} with {values[wrong[0]]!r}."
         )
+    _check_two_rates(rows)
     rates = np.array(values, dtype=np.float64)
     # 1 - (1 - 0.3) is not 0.3, which is what 0.7 means.
     return rates if column == PASS_RATE else np.round(1 - rates, 12)
+
+
+def _check_two_rates(rows: Dataset) -> None:
+    """Raise if rows have a pass rate and another error rate; one of them would be ignored."""
+    if not {PASS_RATE, ERR_RATE} <= {*rows.column_names}:
+        return
+    columns = list(rows[PASS_RATE]), list(rows[ERR_RATE])
+    if wrong := disagreeing_rates(*columns):
+        first = wrong[0]
+        raise two_rates("rows", len(wrong), len(rows), f"row {first}", columns[0][first], columns[1][first])
 
 
 def own_weights(rows: Dataset, name: str) -> np.ndarray | None:
@@ -223,6 +257,16 @@ def histogram(rates: np.ndarray) -> str:
 
 def _rates(rows: Dataset, schedule: DifficultySchedule) -> np.ndarray:
     return read_pass_rates(rows, schedule.column, f"difficulty_schedule: {schedule.name}")
+
+
+def _weights(rows: Dataset, schedule: DifficultySchedule, scale: Scale | None) -> tuple[np.ndarray, Scale]:
+    """Return the rows' weights, the schedule's times their own, and the scale; raise if all are 0."""
+    values, scale = _scaled(rows, schedule, scale, mean=1.0)
+    own = own_weights(rows, "given")
+    weights = values if own is None else values * own
+    if not weights.sum() > 0:
+        raise nothing_left(f"difficulty_schedule: {schedule.name} leaves no weight above 0", _rates(rows, schedule))
+    return weights, scale
 
 
 def _scaled(

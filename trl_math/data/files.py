@@ -20,6 +20,8 @@ from trl_math.run_folder import MANIFEST
 SUFFIXES = (".jsonl", ".json", ".parquet")
 # Of a folder of `trl-math pairs`: what it is known by, and its file of each split.
 PAIRS_MANIFEST, PAIR_FILES = "pairs.json", {"train": "pairs.jsonl", "test": "eval.jsonl"}
+# Of folders with rows and the samples that they were made of: what they are known by, and the file of the rows.
+MADE_FILES = {"collect.json": "rows.jsonl", "difficulty.json": "difficulty.jsonl"}
 
 
 def load_path(path: Path, split: str) -> datasets.Dataset:
@@ -47,6 +49,9 @@ def _load_folder(folder: Path, split: str) -> datasets.Dataset:
         return _load_saved(folder, split)
     if (folder / PAIRS_MANIFEST).exists():
         return _load_pairs(folder, split)
+    for manifest, name in MADE_FILES.items():
+        if (folder / manifest).exists():
+            return load_path(folder / name, split)
     files = sorted(file for file in folder.rglob("*") if file.suffix in SUFFIXES and file.name != MANIFEST)
     # `train.jsonl`, or the hub's `train-00000-of-00002.parquet`.
     of_split = {file: file.stem.split("-")[0] for file in files}

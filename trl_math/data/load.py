@@ -4,12 +4,16 @@ import dataclasses
 import hashlib
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 
+from trl_math.data.columns import COLLECTED_MARK
 from trl_math.data.difficulty_schedule import (
+    ERR_RATE,
     LEVEL_COLUMN,
     PASS_RATE,
     RATE_COLUMNS,
@@ -19,6 +23,7 @@ from trl_math.data.difficulty_schedule import (
     read_pass_rates,
     weight_rows,
 )
+from trl_math.data.matched_control import MATCHED_BY, control_rows
 from trl_math.data.problems import to_problems, without_problems
 from trl_math.data.prompts import PROMPT_STYLES, to_sft, without_gaps
 from trl_math.data.sources import load_source
@@ -31,7 +36,13 @@ logger = logging.getLogger(__name__)
 NOT_PROBLEMS = (None, "tactic")
 
 # What rows bring of their problem's difficulty, beside the columns that problems and training rows keep anyway.
-DIFFICULTY_COLUMNS = (*RATE_COLUMNS, LEVEL_COLUMN, "num_samples", "num_correct")
+COUNTS = ("num_samples", "num_correct")
+DIFFICULTY_COLUMNS = (*RATE_COLUMNS, LEVEL_COLUMN, *COUNTS)
+
+# What says whether a sample of a row's problem is right.
+GOLD_COLUMNS = ("answer", "answer_kind", "choices")
+
+WhichTrain = Callable[[datasets.Dataset], np.ndarray]
 
 # A few rows without what the style needs (MATH has two empty boxes) are left out and counted; more than this share
 # means that the style does not fit the data, which is an error.
@@ -103,6 +114,18 @@ class DataArguments:
         default=None, metadata={"help": "Sources whose rows keep weight 1, or one copy, whatever their pass rates."}
     )
 
+    matched_control: bool = dataclasses.field(
+        default=False,
+        metadata={
+            "help": "Train the control of difficulty_schedule: as many rows as it leaves, drawn uniformly with the "
+            "run's seed, without its weights (docs/rounds.md)."
+        },
+    )
+    matched_control_by: str = dataclasses.field(
+        default="rows",
+        metadata={"help": "What the control has as much of: rows (the same optimiser steps) or characters."},
+    )
+
     def __post_init__(self) -> None:
         if self.prompt_style is not None:
             pick("prompt style", self.prompt_style, PROMPT_STYLES)
@@ -111,6 +134,11 @@ class DataArguments:
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, got {value}.")
         pick("difficulty_column", self.difficulty_column, RATE_COLUMNS)
+        pick("matched_control_by", self.matched_control_by, MATCHED_BY)
+        if self.matched_control and self.difficulty_schedule is None:
+            raise UsageError("matched_control is the control of a difficulty schedule: set difficulty_schedule too.")
+        if self.matched_control_by != "rows" and not self.matched_control:
+            raise UsageError("matched_control_by is about a control: set matched_control: true.")
         self.schedule()
 
     def _schedule_params(self) -> dict[str, Any]:
@@ -139,9 +167,24 @@ class DataArguments:
 
 
 def load_rows(
-    arguments: DataArguments, seed: int, *, evaluates: bool, are_pairs: bool = False
+    arguments: DataArguments,
+    seed: int,
+    *,
+    evaluates: bool,
+    are_pairs: bool = False,
+    keeps_answers: bool = False,
+    which_train: WhichTrain | None = None,
 ) -> tuple[datasets.Dataset, datasets.Dataset | None]:
-    """Return the training rows, and the evaluation rows if the recipe evaluates; preference pairs come as they are."""
+    """Return the training rows, and the evaluation rows if the recipe evaluates; preference pairs come as they are.
+
+    Args:
+        arguments: The settings.
+        seed: What is drawn follows from it.
+        evaluates: Whether the recipe evaluates.
+        are_pairs: Rows are preference pairs.
+        keeps_answers: Training rows keep their problem's gold answer, where problems became rows.
+        which_train: Tells which of some rows the trainer does not leave out; a matched control is drawn from these.
+    """
     if not arguments.dataset_name:
         raise UsageError("Which data? Set dataset_name (a hub name, a JSONL or Parquet file, or reasoning_gym:...).")
     names = [arguments.dataset_name] if isinstance(arguments.dataset_name, str) else arguments.dataset_name
@@ -149,7 +192,7 @@ def load_rows(
     if arguments.exclude_dataset is not None:
         if arguments.prompt_style in NOT_PROBLEMS:
             raise UsageError("exclude_dataset compares problems, so it needs a prompt_style that reads problems.")
-        excluded = _read([arguments.exclude_dataset], arguments.exclude_split, arguments)
+        excluded = read_for_style(arguments.exclude_dataset, arguments.exclude_split, None, arguments.prompt_style)
         rows, num_removed = without_problems(rows, excluded)
         logger.warning("%d rows are in %s and were left out.", num_removed, arguments.exclude_dataset)
     if are_pairs and (arguments.difficulty_schedule is not None or arguments.difficulty_column != PASS_RATE):
@@ -157,8 +200,8 @@ def load_rows(
             "difficulty_schedule is about SFT rows: pairs have pair_weight, beta_schedule, margin_schedule."
         )
     rows = _chosen(rows, arguments, arguments.max_train_rows, seed, "train")
-    rows, scale = _scheduled(rows, arguments, seed)
-    train = rows if are_pairs else _to_sft(rows, arguments.prompt_style)
+    carried = (*COUNTS, ERR_RATE, *(GOLD_COLUMNS if keeps_answers else ()))
+    train, scale = (rows, None) if are_pairs else _scheduled(rows, arguments, seed, carried, which_train)
     if not evaluates:
         if arguments.eval_dataset_name or arguments.max_eval_rows:
             raise UsageError("eval_dataset_name and max_eval_rows need an eval_strategy: steps or epoch.")
@@ -171,7 +214,7 @@ def load_rows(
     held_out = _chosen(held_out, arguments, arguments.max_eval_rows, seed, "eval")
     if scale is not None:
         held_out = _weighted_alike(held_out, arguments, scale)
-    return train, held_out if are_pairs else _to_sft(held_out, arguments.prompt_style)
+    return train, held_out if are_pairs else _to_sft(held_out, arguments.prompt_style, COUNTS)
 
 
 def _check_has_split(names: list[str], split: str) -> None:
@@ -186,9 +229,7 @@ def _check_has_split(names: list[str], split: str) -> None:
 
 def read_for_style(name: str, split: str, config: str | None, style: str | None) -> datasets.Dataset:
     """Return one split of a source, as problems if the prompt style reads problems."""
-    # One file is one split, whatever split would be read of a data set.
-    rows = load_source(name, "train" if Path(name).is_file() else split, config)
-    return rows if style in NOT_PROBLEMS else _with_columns(to_problems(rows, name), rows, DIFFICULTY_COLUMNS)
+    return _in_style(_load_split(name, split, config), name, style)
 
 
 def digest(rows: datasets.Dataset) -> str:
@@ -200,8 +241,31 @@ def digest(rows: datasets.Dataset) -> str:
 
 
 def _read(names: list[str], split: str, arguments: DataArguments, config: str | None = None) -> datasets.Dataset:
-    parts = [read_for_style(name, split, config, arguments.prompt_style) for name in names]
+    style, parts = arguments.prompt_style, []
+    for name in names:
+        rows = _load_split(name, split, config)
+        if style is not None and {*COLLECTED_MARK} <= {*rows.column_names}:
+            raise refused_style(name, style)
+        parts.append(_in_style(rows, name, style))
     return datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
+
+
+def refused_style(where: str, style: str) -> DataError:
+    """Return the error for collected answers that a style would replace by the solutions of their problems."""
+    return DataError(
+        f"The rows of {where} have the answers that were collected, in the style they were collected for, and "
+        f"prompt_style: {style} would put the data's own solutions in their place: leave prompt_style out, and set "
+        f"row_style in `trl-math collect` for rows in another style."
+    )
+
+
+def _load_split(name: str, split: str, config: str | None) -> datasets.Dataset:
+    # One file is one split, whatever split would be read of a data set.
+    return load_source(name, "train" if Path(name).is_file() else split, config)
+
+
+def _in_style(rows: datasets.Dataset, name: str, style: str | None) -> datasets.Dataset:
+    return rows if style in NOT_PROBLEMS else _with_columns(to_problems(rows, name), rows, DIFFICULTY_COLUMNS)
 
 
 def _chosen(
@@ -226,12 +290,25 @@ def _chosen(
     return rows
 
 
-def _scheduled(rows: datasets.Dataset, arguments: DataArguments, seed: int) -> tuple[datasets.Dataset, Scale | None]:
-    """Return the training rows weighted or copied by difficulty, and the scale of their weights."""
-    schedule = arguments.schedule()
+def _scheduled(
+    rows: datasets.Dataset,
+    arguments: DataArguments,
+    seed: int,
+    carried: tuple[str, ...],
+    which_train: WhichTrain | None,
+) -> tuple[datasets.Dataset, Scale | None]:
+    """Return the SFT rows to train on, weighted or copied by difficulty, and the scale of their weights."""
+    schedule, style = arguments.schedule(), arguments.prompt_style
     if schedule is None:
-        return rows, None
-    return weight_rows(rows, schedule) if schedule.form == "weights" else (copy_rows(rows, schedule, seed), None)
+        return _to_sft(rows, style, carried), None
+    if arguments.matched_control:
+        texts = _to_sft(rows, style, carried)
+        is_trained = which_train(texts) if which_train is not None else None
+        return control_rows(rows, texts, schedule, seed, arguments.matched_control_by, is_trained), None
+    if schedule.form == "copies":
+        return _to_sft(copy_rows(rows, schedule, seed), style, carried), None
+    weighted, scale = weight_rows(rows, schedule)
+    return _to_sft(weighted, style, carried), scale
 
 
 def _weighted_alike(rows: datasets.Dataset, arguments: DataArguments, scale: Scale) -> datasets.Dataset:
@@ -244,8 +321,8 @@ def _weighted_alike(rows: datasets.Dataset, arguments: DataArguments, scale: Sca
     return weight_rows(rows, schedule, scale)[0]
 
 
-def _to_sft(rows: datasets.Dataset, style: str | None) -> datasets.Dataset:
-    return _with_columns(to_sft(rows, style), rows, ("num_samples", "num_correct"))
+def _to_sft(rows: datasets.Dataset, style: str | None, carried: tuple[str, ...]) -> datasets.Dataset:
+    return _with_columns(to_sft(rows, style), rows, carried)
 
 
 def _with_columns(made: datasets.Dataset, rows: datasets.Dataset, names: tuple[str, ...]) -> datasets.Dataset:

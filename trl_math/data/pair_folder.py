@@ -11,37 +11,23 @@ The same samples, settings and seed give the same bytes, and a folder that has t
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from trl_math.data.pairs import PairPlan, ProblemSamples, pair_rows
 from trl_math.errors import RunFolderError, StoreError
 from trl_math.files import json_line, write_json
-from trl_math.run_folder import differences
+from trl_math.run_folder import differences, hold_lock, lock_beside
 
 
 PAIRS_FILE, EVAL_FILE, MANIFEST, FIGURE = "pairs.jsonl", "eval.jsonl", "pairs.json", "pairs.svg"
 
 
-@contextmanager
-def hold_pair_folder(folder: Path) -> Iterator[None]:
+def hold_pair_folder(folder: Path) -> AbstractContextManager[None]:
     """Keep other processes out while a folder is made."""
-    try:
-        folder.resolve().parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(_beside(folder, "lock"))
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise RunFolderError(f"Another process is making pairs in {folder}: wait for it, or choose another.") from None
-    except OSError as error:
-        raise StoreError(f"Cannot write to {folder}: {error.strerror or error}.") from error
-    try:
-        yield
-    finally:
-        lock.release()
+    return hold_lock(lock_beside(folder), f"making pairs in {folder}", folder)
 
 
 def is_finished(folder: Path, made_of: Mapping[str, Any]) -> bool:
@@ -88,7 +74,7 @@ def write_pair_folder(
     draw: Callable[[Path], Any],
 ) -> dict[str, Any]:
     """Write the pairs of problems, their manifest with these facts, and what `draw` draws; return the manifest."""
-    part = _beside(folder, "part")
+    part = lock_beside(folder).with_suffix(".part")
     try:
         shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
         part.mkdir(parents=True)
@@ -130,11 +116,6 @@ def _write_rows(part: Path, problems: Iterable[ProblemSamples], plan: PairPlan) 
             file.close()
     sha256 = {name: hashes[is_held_out].hexdigest() for is_held_out, name in names.items()}
     return {"sha256": sha256, "num_held_out": num_held_out}
-
-
-def _beside(folder: Path, kind: str) -> Path:
-    folder = folder.resolve()
-    return folder.with_name(f".{folder.name}.{kind}")
 
 
 def _sha256(path: Path) -> str | None:

@@ -86,6 +86,12 @@ class PromptStyle:
 
 # A base model's next question. Both, so that the text before it has no blank line at its end.
 NEXT_QUESTION = ("\n\nQuestion:", "\nQuestion:")
+NEXT_INSTRUCTION = ("\n\n### Instruction:", "\n### Instruction:")
+
+ALPACA = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{}\n\n### Response:"
+)
 
 PROMPT_STYLES = {
     # The coverage paper's direct answers: the answer between dollar signs and nothing else.
@@ -132,6 +138,16 @@ PROMPT_STYLES = {
     ),
     # The problem says it all and ends on a token boundary itself: `12*34=` -> `408`.
     "plain": PromptStyle("{problem}", "{answer}", stop=("\n",)),
+    # Of instruction data such as MathInstruct, whose instructions ask for a program where one is wanted. The prompt is
+    # the published one to the letter. The response has a space before it, and has none there: many tokenizers would
+    # join the colon to what follows.
+    "alpaca": PromptStyle(ALPACA.format("{problem}"), " {solution}", stop=NEXT_INSTRUCTION),
+    # For problems that do not ask for a program themselves.
+    "alpaca_program": PromptStyle(
+        ALPACA.format("{problem}\n\nWrite a Python program that prints the answer."),
+        " {program}",
+        stop=(*NEXT_INSTRUCTION, "\n```"),
+    ),
     # One step of a formal proof: goal state -> tactic.
     "tactic": PromptStyle("{state}:::", "{tactic}"),
 }

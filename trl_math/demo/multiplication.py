@@ -20,81 +20,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-import trl
 from datasets import Dataset
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-    PrinterCallback,
-    TrainerCallback,
-    set_seed,
-)
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback, set_seed
 
+from trl_math.demo.characters import (
+    EVALUATION_BATCH,
+    Rows,
+    answer_ids,
+    answer_logps,
+    make_model,
+    make_tokenizer,
+    next_logps,
+    rows,
+    train,
+    training_config,
+    versions,
+)
 from trl_math.demo.task import Problem, Settings, split_problems
 from trl_math.reporting.coverage_runs import CoverageRun
-from trl_math.trainers import MathSFTConfig, MathSFTTrainer
 
 
-PAD, EOS = "<pad>", "<eos>"
-VOCABULARY = [*"0123456789*=", PAD, EOS]
-IGNORED = -100  # a label that is not trained on
+CHARACTERS = "0123456789*="
 MAX_ANSWER_TOKENS = 5  # 99*99=9801 and the end token
 DECIMALS = 5  # of stored log-probabilities
 REPORT_EVERY = 3  # evaluations
-EVALUATION_BATCH = 100  # activations that stay in the cache: larger is slower
-
-
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Return a tokenizer with one token for each character."""
-    tokenizer = Tokenizer(models.WordLevel({token: index for index, token in enumerate(VOCABULARY)}, unk_token=PAD))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, eos_token=EOS)
-
-
-def make_model(settings: Settings, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """Return a Llama with fresh weights."""
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=settings.hidden_size,
-        intermediate_size=2 * settings.hidden_size,
-        num_hidden_layers=settings.num_layers,
-        num_attention_heads=4,
-        max_position_embeddings=16,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
-    )
-    return LlamaForCausalLM(config)
-
-
-def rows(problems: Sequence[Problem], tokenizer: PreTrainedTokenizerFast) -> dict[str, list[list[int]]]:
-    """Return `input_ids` and `labels`: the answer and the end token are trained on, the question is not."""
-    prompts = tokenizer([problem.prompt for problem in problems]).input_ids
-    answers = _answer_ids(problems, tokenizer)
-    return {
-        "input_ids": [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)],
-        "labels": [[IGNORED] * len(prompt) + answer for prompt, answer in zip(prompts, answers, strict=True)],
-    }
-
-
-def _answer_ids(problems: Sequence[Problem], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
-    answers = tokenizer([problem.answer for problem in problems]).input_ids
-    return [[*answer, tokenizer.eos_token_id] for answer in answers]
-
-
-@torch.no_grad()
-def answer_logps(model: LlamaForCausalLM, rows: dict[str, list[list[int]]]) -> torch.Tensor:
-    """Return the log-probability of each row's answer in one draw, by teacher forcing, (P,)."""
-    ids = _padded(rows["input_ids"], model.config.pad_token_id)  # (P, T)
-    targets = _padded(rows["labels"], IGNORED)[:, 1:]
-    # Padding is on the right, so causal attention keeps it from the answer without a mask.
-    logps = torch.cat([_next_logps(model, chunk)[:, :-1] for chunk in ids.split(EVALUATION_BATCH)])
-    chosen = logps.gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-    return torch.where(targets == IGNORED, 0.0, chosen).sum(dim=1)
 
 
 @torch.no_grad()
@@ -108,31 +57,21 @@ def greedy_answers(
         total = torch.zeros(len(ids), dtype=torch.float64)
         is_open = torch.ones(len(ids), dtype=torch.bool)
         for _ in range(MAX_ANSWER_TOKENS):
-            best = _next_logps(model, ids)[:, -1].max(dim=-1)
+            best = next_logps(model, ids)[:, -1].max(dim=-1)
             total += torch.where(is_open, best.values, 0.0)
             ids = torch.cat([ids, torch.where(is_open, best.indices, tokenizer.pad_token_id).unsqueeze(1)], dim=1)
             is_open &= best.indices != tokenizer.eos_token_id
         totals.append(total)
         answers += ids[:, prompts.shape[1] :].tolist()
-    targets = _answer_ids(problems, tokenizer)
+    targets = answer_ids(problems, tokenizer)
     right = [answer[: len(target)] == target for answer, target in zip(answers, targets, strict=True)]
     return torch.cat(totals), right
-
-
-def _next_logps(model: LlamaForCausalLM, ids: torch.Tensor) -> torch.Tensor:
-    """Return the log-probabilities of every next token, (B, T, V)."""
-    return model(input_ids=ids, use_cache=False).logits.double().log_softmax(dim=-1)
-
-
-def _padded(rows: list[list[int]], value: int) -> torch.Tensor:
-    width = max(map(len, rows))
-    return torch.tensor([row + [value] * (width - len(row)) for row in rows])
 
 
 class HeldOutCallback(TrainerCallback):
     """Measures the held-out answers' log-probabilities every few epochs, and at the last one."""
 
-    def __init__(self, rows: dict[str, list[list[int]]], settings: Settings, report: Callable[[int, Any], None]):
+    def __init__(self, rows: Rows, settings: Settings, report: Callable[[int, Any], None]):
         self.epochs: list[int] = []
         self.logps: list[list[float]] = []
         self._rows, self._settings, self._report = rows, settings, report
@@ -154,26 +93,12 @@ def _rounded(logps: torch.Tensor) -> list[float]:
     return [round(value, DECIMALS) for value in logps.clamp(max=0).tolist()]
 
 
-def training_config(num_attempts: int, seed: int, settings: Settings, folder: str) -> MathSFTConfig:
-    """Return the trainer's settings: the loss, constant AdamW, and nothing that a two-minute run does not need."""
-    coverage = {"objective": "coverage", "num_attempts": num_attempts}
-    return MathSFTConfig(
-        output_dir=folder,
-        seed=seed,
-        num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type="constant",
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        dataloader_pin_memory=False,
-        logging_strategy="no",
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        max_length=None,
-        **({"objective": "cross_entropy"} if num_attempts == 1 else coverage),
+def objective(num_attempts: int) -> dict[str, Any]:
+    """Return the loss with this N as settings of the trainer."""
+    return (
+        {"objective": "cross_entropy"}
+        if num_attempts == 1
+        else {"objective": "coverage", "num_attempts": num_attempts}
     )
 
 
@@ -193,8 +118,8 @@ def run(
     """
     settings = settings or Settings()
     started, processor_started = time.monotonic(), time.process_time()
-    train, held_out = split_problems(seed, settings.num_train, settings.num_held_out)
-    tokenizer = make_tokenizer()
+    training, held_out = split_problems(seed, settings.num_train, settings.num_held_out)
+    tokenizer = make_tokenizer(CHARACTERS)
     set_seed(seed)
     model = make_model(settings, tokenizer)
 
@@ -205,15 +130,8 @@ def run(
 
     callback = HeldOutCallback(rows(held_out, tokenizer), settings, progress)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = MathSFTTrainer(
-            model=model,
-            args=training_config(num_attempts, seed, settings, folder),
-            train_dataset=Dataset.from_dict(rows(train, tokenizer)),
-            processing_class=tokenizer,
-            callbacks=[callback],
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        config = training_config(settings, seed, folder, num_train_epochs=settings.epochs, **objective(num_attempts))
+        train(model, Dataset.from_dict(rows(training, tokenizer)), tokenizer, config, [callback])
     model.eval()
     greedy_logps, greedy_correct = greedy_answers(model, held_out, tokenizer)
     return CoverageRun(
@@ -227,9 +145,7 @@ def run(
         facts={
             "seconds": round(time.monotonic() - started, 1),
             "processor_seconds": round(time.process_time() - processor_started, 1),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "trl": trl.__version__,
+            **versions(),
         },
     )
 

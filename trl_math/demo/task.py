@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 
+BASE = "base"  # the run whose weights the arms of an experiment go on from
+
+
 class Problem(NamedTuple):
     """Two factors."""
 
@@ -21,17 +24,23 @@ class Problem(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Settings:
+class Training:
+    """A small Llama and how it is trained: what the settings of all experiments on characters have."""
+
+    num_layers: int = 4
+    hidden_size: int = 128
+    learning_rate: float = 1e-3
+    batch_size: int = 64
+
+
+@dataclass(frozen=True)
+class Settings(Training):
     """What a run depends on besides its loss and its seed. Runs with different settings do not belong in one table."""
 
     epochs: int = 60
     evaluate_every: int = 4  # epochs
     num_train: int = 3000
     num_held_out: int = 1000
-    num_layers: int = 4
-    hidden_size: int = 128
-    learning_rate: float = 1e-3
-    batch_size: int = 64
 
 
 def split_problems(seed: int, num_train: int, num_held_out: int) -> tuple[list[Problem], list[Problem]]:

@@ -12,10 +12,11 @@ import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
-from trl_math.demo.task import Settings
+from trl_math.demo.task import BASE, Settings, Training
 from trl_math.errors import RunFolderError
 from trl_math.reporting.coverage_runs import CoverageRun, loss_name
 from trl_math.run_folder import differences
@@ -32,6 +33,26 @@ ENVIRONMENT = {
 }
 ERROR_LINES = 20
 PROGRESS = "epoch"  # how a worker's lines of progress begin
+
+
+class Run(Protocol):
+    """What a worker leaves in a JSON file, and what made it."""
+
+    @property
+    def settings(self) -> dict[str, Any]: ...
+
+
+AnyRun = TypeVar("AnyRun", bound=Run)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: a module started with arguments, which writes one file."""
+
+    name: str  # in progress and errors
+    module: str
+    arguments: dict[str, Any]  # besides --output
+    path: Path
 
 
 def run_path(folder: Path, num_attempts: int, seed: int) -> Path:
@@ -58,22 +79,72 @@ def run_table(
         report: Takes lines of progress, from several threads but one at a time.
     """
     settings = settings or Settings()
-    table = {(loss, seed): run_path(folder, loss, seed) for seed in seeds for loss in losses}
-    missing = {key: path for key, path in table.items() if not _is_finished(path, settings)}
-    report(f"{len(table)} runs: {len(table) - len(missing)} finished, {len(missing)} to train, {workers} at a time")
+
+    def job(loss: int, seed: int) -> Job:
+        arguments = {"--num-attempts": loss, "--seed": seed, "--settings": json.dumps(asdict(settings))}
+        return Job(
+            f"{loss_name(loss)}, seed {seed}", "trl_math.demo.multiplication", arguments, run_path(folder, loss, seed)
+        )
+
+    jobs = [job(loss, seed) for seed in seeds for loss in losses]
+    return run_jobs(jobs, settings, CoverageRun.load, workers, report)
+
+
+def run_arms(
+    module: str,
+    arms: Sequence[str],
+    seeds: Sequence[int],
+    folder: Path,
+    settings: Training,
+    load: Callable[[Path], AnyRun],
+    workers: int = 2,
+    report: Callable[[str], None] = print,
+) -> tuple[list[AnyRun], list[AnyRun]]:
+    """Return the base runs of all seeds, and the runs of all arms, which go on from the weights of their seed's base.
+
+    Args:
+        module: What a worker runs, with `--arm`, `--seed`, `--base`, `--settings` and `--output`.
+        arms: Their names; `base` is none of them.
+        seeds: The same for every arm.
+        folder: Where runs and bases are kept. A run there with other settings is an error.
+        settings: Everything else that matters.
+        load: Reads a run.
+        workers: Processes at a time, one thread each.
+        report: Takes lines of progress, from several threads but one at a time.
+    """
+
+    def job(arm: str, seed: int) -> Job:
+        arguments = {"--arm": arm, "--seed": seed, "--base": folder / f"{BASE}-seed-{seed}"}
+        arguments["--settings"] = json.dumps(asdict(settings))
+        return Job(f"{arm}, seed {seed}", module, arguments, folder / f"{arm}-seed-{seed}.json")
+
+    bases = run_jobs([job(BASE, seed) for seed in seeds], settings, load, workers, report)
+    return bases, run_jobs([job(arm, seed) for seed in seeds for arm in arms], settings, load, workers, report)
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    settings: Training,
+    load: Callable[[Path], AnyRun],
+    workers: int = 2,
+    report: Callable[[str], None] = print,
+) -> list[AnyRun]:
+    """Return what every job leaves, after starting those that have not finished yet; as `run_table` says."""
+    missing = [job for job in jobs if not _is_finished(job.path, settings, load)]
+    report(f"{len(jobs)} runs: {len(jobs) - len(missing)} finished, {len(missing)} to train, {workers} at a time")
     try:
-        _Workers(settings, report).train(missing, workers)
+        _Workers(report).train(missing, workers)
     except KeyboardInterrupt:
-        done = sum(path.exists() for path in table.values())
-        report(f"Interrupted: {done} of {len(table)} runs are finished; the same command goes on from there.")
+        done = sum(job.path.exists() for job in jobs)
+        report(f"Interrupted: {done} of {len(jobs)} runs are finished; the same command goes on from there.")
         raise
-    return [CoverageRun.load(path) for path in table.values()]
+    return [load(job.path) for job in jobs]
 
 
-def _is_finished(path: Path, settings: Settings) -> bool:
+def _is_finished(path: Path, settings: Training, load: Callable[[Path], Run]) -> bool:
     if not path.exists():
         return False
-    before, now = CoverageRun.load(path).settings, asdict(settings)
+    before, now = load(path).settings, asdict(settings)
     if before != now:
         raise RunFolderError(f"{path} is a run of other settings ({differences(before, now)}): choose another folder.")
     return True
@@ -82,16 +153,16 @@ def _is_finished(path: Path, settings: Settings) -> bool:
 class _Workers:
     """Threads that each watch one process; processes are ended together with the threads."""
 
-    def __init__(self, settings: Settings, report: Callable[[str], None]) -> None:
-        self._settings, self._report = settings, report
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report = report
         self._processes: set[subprocess.Popen] = set()
         self._is_stopped = threading.Event()
         self._lock = threading.Lock()
 
-    def train(self, paths: dict[tuple[int, int], Path], workers: int) -> None:
+    def train(self, jobs: Sequence[Job], workers: int) -> None:
         """Train all runs; on the first failure, or an interruption, end the others."""
         with ThreadPoolExecutor(workers) as pool:
-            tasks = [pool.submit(self._train_one, *key, path) for key, path in paths.items()]
+            tasks = [pool.submit(self._train_one, job) for job in jobs]
             try:
                 for task in as_completed(tasks):
                     task.result()
@@ -103,15 +174,9 @@ class _Workers:
                     process.terminate()
                 raise
 
-    def _train_one(self, num_attempts: int, seed: int, path: Path) -> None:
-        arguments = {
-            "--num-attempts": num_attempts,
-            "--seed": seed,
-            "--settings": json.dumps(asdict(self._settings)),
-            "--output": path,
-        }
-        words = [str(word) for pair in arguments.items() for word in pair]
-        command = [sys.executable, "-m", "trl_math.demo.multiplication", *words]
+    def _train_one(self, job: Job) -> None:
+        words = [str(word) for pair in {**job.arguments, "--output": job.path}.items() for word in pair]
+        command = [sys.executable, "-m", job.module, *words]
         environment = {**os.environ, **ENVIRONMENT}
         with (
             tempfile.TemporaryFile("w+") as errors,
@@ -123,14 +188,13 @@ class _Workers:
             assert process.stdout is not None
             for line in process.stdout:
                 if line.startswith(PROGRESS):  # libraries write to stdout too
-                    self._say(f"{loss_name(num_attempts):13}  seed {seed}  {line.rstrip()}")
+                    self._say(f"{job.name:21}  {line.rstrip()}")
             status = process.wait()
             self._processes.discard(process)
             if status and not self._is_stopped.is_set():
                 errors.seek(0)
                 tail = "".join(errors.readlines()[-ERROR_LINES:])
-                name = f"{loss_name(num_attempts)}, seed {seed}"
-                raise RuntimeError(f"The worker of {name} ended with status {status}:\n{tail}")
+                raise RuntimeError(f"The worker of {job.name} ended with status {status}:\n{tail}")
 
     def _say(self, line: str) -> None:
         with self._lock:

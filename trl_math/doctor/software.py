@@ -20,6 +20,9 @@ from trl_math.optional import EXTRAS, is_installed
 MIN_PYTHON = (3, 11)
 DEVELOPERS = ("test", "dev")  # extras that no run needs
 
+# Settings of engines beside a trainer.
+ASKED_WHILE_TRAINING = ("eval_generation_engine", "live_engine", "screening_engine")
+
 # What the tokenizers library reads as no; anything else is a yes.
 TOKENIZERS_OFF = ("off", "false", "f", "no", "n", "0")
 
@@ -104,8 +107,10 @@ def import_error(package: str) -> str | None:
 
 def check_vllm(recipe: Recipe, launch: LaunchPlan | None) -> Findings:
     """TRL warns about a vLLM outside the window that it supports, and names the window."""
+    asking = [name for name in ASKED_WHILE_TRAINING if recipe.get(name) == "vllm"]
     if not is_installed("vllm"):
-        yield missing("vllm", False, "not installed: no fast generation")
+        why = f"and {asking[0]} asks for it" if asking else "so there is no fast generation"
+        yield missing("vllm", bool(asking), f"not installed, {why}", f"--{asking[0]} transformers" if asking else "")
         return
     from trl import import_utils
 

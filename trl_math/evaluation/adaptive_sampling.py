@@ -1,17 +1,19 @@
-"""Sampling as it goes: rounds of samples, each graded before the next, for problems that are not settled.
+"""Sampling as it goes: rounds of samples, each graded before the next, for problems that need more.
 
 run.json, completions.jsonl    the samples, in a folder as `trl-math generate` writes it
 graded.jsonl                   their verdicts, as `trl-math grade` writes them
 
-Both survive a kill at any moment; the same command replays the rounds (see `allocation`) and draws what is missing.
+Both survive a kill at any moment; the same command replays the rounds (see `allocation`, and `targets`) and draws what
+is missing.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from trl_math.evaluation.allocation import Allocation, Counted
+from trl_math.evaluation.allocation import Count, Rounds
 from trl_math.evaluation.grade_samples import CHUNK, Judge, grade_new
 from trl_math.evaluation.graded_file import STAMP, GradedFile, read_graded
 from trl_math.generation.arguments import sampler_hash
@@ -51,13 +53,22 @@ class RoundStore(CompletionStore):
             self.hear(new)
 
 
-class Verdicts:
-    """The verdicts on the samples of a folder, those that are missing made when they come."""
+# Of a right sample: what it counts as, None if it does not count. Of several that count as the same, the first does.
+Counts = Callable[[Mapping[str, Any]], str | None]
 
-    def __init__(self, judge: Judge, graded: GradedFile) -> None:
+
+class Verdicts:
+    """The verdicts on the samples of a folder, those that are missing made when they come.
+
+    Without `counts`, all right samples count.
+    """
+
+    def __init__(self, judge: Judge, graded: GradedFile, counts: Counts | None = None) -> None:
         self._judge = judge
         self._graded = graded
+        self._counts = counts
         self._found: dict[str, dict[int, bool | None]] = {name: {} for name in judge.problems}
+        self._names: dict[str, dict[int, bytes]] = {name: {} for name in judge.problems}  # of those that count
 
     def read(self, folder: Path) -> None:
         """Grade what an earlier session left ungraded, and read all verdicts."""
@@ -73,12 +84,23 @@ class Verdicts:
             self._note(row)
 
     def of(self, problem_id: str, number: int) -> list[bool | None]:
-        """Return the verdicts on a problem's first samples."""
-        return [self._found[problem_id][index] for index in range(number)]
+        """Return the verdicts on a problem's first samples; right ones that do not count are as good as wrong."""
+        found = self._found[problem_id]
+        if self._counts is None:
+            return [found[index] for index in range(number)]
+        names = self._names[problem_id]
+        first = {names[index]: index for index in range(number - 1, -1, -1) if index in names}
+        kept = set(first.values())
+        return [index in kept if found[index] else found[index] for index in range(number)]
 
     def _note(self, row: Mapping[str, Any]) -> None:
-        if row["problem_id"] in self._found:
-            self._found[row["problem_id"]][row["sample_index"]] = row["correct"]
+        name, index = row["problem_id"], row["sample_index"]
+        if name not in self._found:
+            return
+        self._found[name][index] = row["correct"]
+        self._names[name].pop(index, None)
+        if self._counts is not None and row["correct"] and (text := self._counts(row)) is not None:
+            self._names[name][index] = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
 
 
 def sample_until_settled(
@@ -86,13 +108,14 @@ def sample_until_settled(
     problems: Sequence[Mapping[str, Any]],
     plan: Plan,
     engine: Engine,
-    allocation: Allocation,
+    rounds: Rounds[Count],
     say: Say,
     *,
     grader: Grader,
     runs_programs: bool = False,
-) -> tuple[list[Counted], dict[str, Any]]:
-    """Draw and grade samples until the allocation asks for no more; return counts, and what grades depend on."""
+    counts: Counts | None = None,
+) -> tuple[list[Count], dict[str, Any]]:
+    """Draw and grade samples until the rounds are over; return their counts, and what grades depend on."""
     if plan.interpreter is not None or runs_programs:
         usable_mode()  # raises where programs cannot be confined, before an engine is started
     prompts = {prompt.problem_id: prompt for prompt in plan.prompts}
@@ -107,11 +130,11 @@ def sample_until_settled(
         for prompt in plan.prompts:
             store.check_prompt(prompt.problem_id, prompt.prompt)
         judge = Judge(problems, grader, sandbox)
-        verdicts = Verdicts(judge, graded)
+        verdicts = Verdicts(judge, graded, counts)
         verdicts.read(folder)
         store.hear = verdicts.add
         number = 0
-        while wanted := allocation.next_round(known):
+        while wanted := rounds.next_round(known):
             number += 1
             missing = [
                 Missing(prompts[name], index)
@@ -120,11 +143,11 @@ def sample_until_settled(
                 if (name, index) not in store
             ]
             if missing:
-                say(f"Round {number}: {len(wanted):,} problems, {len(missing):,} samples to draw.")
+                say(f"Round {number}: {len(wanted):,} problems{rounds.standing}, {len(missing):,} samples to draw.")
                 sampler.draw(missing)
             asked |= wanted
             known |= {name: verdicts.of(name, total) for name, total in wanted.items()}
-    return allocation.counts(known), judge.facts
+    return rounds.counts(known), judge.facts
 
 
 class _Sampler:

@@ -7,19 +7,27 @@ to need the fewest further samples come first: so it settles as many problems as
 What is asked follows from the verdicts on samples, taken in the order of their numbers, and from nothing else. A run
 that goes on after an interruption replays the rounds from the first with the samples that are there, and so arrives at
 the same ones, whatever was drawn when, and whatever other samples lie in the same place.
+
+A rule that expects something of problems before it sees them may have a prior that is fitted to the first samples.
+What `agreement` promises is a share of problems, on average over those that the prior is fitted to: of all together
+1 - confidence would be decided otherwise by all samples, not of those at each single pass rate. A few problems do not
+tell what problems are like: a prior fitted to one of them says of it twice what was seen once. To fewer than
+`FEWEST_FITTED` none is fitted: the rule gets no prior, and takes Jeffreys', over which the average then is. Where no
+Beta distribution is like the problems (most at 0, the others just above the threshold) it may be twice that share.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-from trl_math.evaluation.posterior import Prior, fit_prior
+from trl_math.evaluation.posterior import FITTED, Prior, fit_prior
 from trl_math.evaluation.sequential import Rule, Verdict
 
 
 # Samples that a fitted prior may weigh. Where problems are alike, the fit says more than a few samples of each can
 # bear, and would settle a problem unseen; where they differ as they usually do, it weighs less anyway.
 MOST_WEIGHT = 8.0
+FEWEST_FITTED = 32  # problems
 
 Verdicts = Mapping[str, Sequence[bool | None]]  # by problem, of its samples 0, 1, ...; None: it cannot be judged
 
@@ -55,11 +63,38 @@ class Amounts(NamedTuple):
     resampled: tuple[str, ...] = ()  # never, always
 
 
+Count = TypeVar("Count")
+
+
+class Rounds(Protocol[Count]):
+    """What decides, round by round, which samples are drawn; `Count` is what it tells of a problem at the end."""
+
+    def next_round(self, verdicts: Verdicts) -> dict[str, int]:
+        """Return how many samples, those before included, problems must have now; nothing at the end."""
+
+    def counts(self, verdicts: Verdicts) -> list[Count]:
+        """Return the problems as they are at the end."""
+
+    @property
+    def standing(self) -> str:
+        """What is still to be had, to be said with a round; may be empty."""
+
+
 class Allocation:
-    """The rounds. `make_rule` gets the prior that is fitted to the first samples if `is_fitted`, else None."""
+    """The rounds until a rule settles problems.
+
+    `make_rule` gets the prior that is fitted to the first samples if `is_fitted` and problems are not too few, else
+    None. `earlier`: right samples and all of other problems, that the prior is fitted to as well.
+    """
 
     def __init__(
-        self, ids: Sequence[str], amounts: Amounts, make_rule: Callable[[Prior | None], Rule], *, is_fitted: bool
+        self,
+        ids: Sequence[str],
+        amounts: Amounts,
+        make_rule: Callable[[Prior | None], Rule],
+        *,
+        is_fitted: bool,
+        earlier: Sequence[tuple[int, int]] = (),
     ) -> None:
         self.amounts = amounts
         self.unjudged: list[str] = []  # their gold answers cannot be read
@@ -69,13 +104,21 @@ class Allocation:
         self.rule: Rule | None = None
         self._make_rule = make_rule
         self._is_fitted = is_fitted
+        self._earlier = earlier
         self._was_again = False
         self._tracks = {name: Track() for name in ids}
+
+    standing = ""
 
     @property
     def num_open(self) -> int:
         """Problems that are not settled."""
         return sum(track.settled is None for track in self._tracks.values())
+
+    @property
+    def has_fitted(self) -> bool:
+        """Whether the rule's prior is fitted to the first samples."""
+        return self.rule is not None and self.rule.prior.name == FITTED
 
     def next_round(self, verdicts: Verdicts) -> dict[str, int]:
         """Return how many samples, those before included, problems must have now; nothing at the end.
@@ -118,15 +161,17 @@ class Allocation:
 
     def _leave_out(self, verdicts: Verdicts) -> None:
         """Take out problems whose samples cannot be judged."""
-        found = [name for name, track in self._tracks.items() if None in verdicts[name][: track.asked]]
-        for name in found:
+        for name in without_verdict({name: track.asked for name, track in self._tracks.items()}, verdicts):
+            self.unjudged.append(name)
             del self._tracks[name]
-        self.unjudged += found
 
     def _fit(self, verdicts: Verdicts) -> Prior | None:
-        right = [sum(map(bool, verdicts[name][: track.asked])) for name, track in self._tracks.items()]
-        asked = [track.asked for track in self._tracks.values()]
-        return fit_prior(right, asked, MOST_WEIGHT) if asked else None
+        first = [(sum(map(bool, verdicts[name][: one.asked])), one.asked) for name, one in self._tracks.items()]
+        counts = [*first, *self._earlier]
+        if len(counts) < FEWEST_FITTED:
+            return None
+        right, asked = zip(*counts, strict=True)
+        return fit_prior(right, asked, MOST_WEIGHT)
 
     def _open(self) -> dict[str, int]:
         """Return what problems that are not settled ask for, those that need the fewest samples first."""
@@ -169,6 +214,11 @@ class Allocation:
                 self.num_asked += granted
                 asked[name] = track.asked
         return asked
+
+
+def without_verdict(asked: Mapping[str, int], verdicts: Verdicts) -> list[str]:
+    """Return the problems of which a sample that was asked for cannot be judged."""
+    return [name for name, number in asked.items() if None in verdicts[name][:number]]
 
 
 def _look(track: Track, verdicts: Sequence[bool | None], rule: Rule) -> None:

@@ -22,6 +22,8 @@ MODES = {
     "coverage": ("coverage",),
 }
 RUNS_PROGRAMS = ("program", "fallback", "tool")
+# Of a fallback that is asked in a style of its own: the style of its texts -> that of its programs.
+PROGRAM_STYLES = {"cot": "program", "chat_cot": "chat_program", "alpaca": "alpaca_program"}
 # Setting -> the least and the most that make sense.
 BOUNDS = (("grading_workers", 1, 4096), ("grading_deadline", 0.01, 3600), ("program_seconds", 0.01, 3600))
 
@@ -45,7 +47,10 @@ class EvaluateArguments(SamplingArguments):
     )
     prompt_style: str = dataclasses.field(
         default=AUTO,
-        metadata={"help": "auto (by mode, and chat if the model has a chat template), or a style's name."},
+        metadata={
+            "help": "auto (by mode, and chat if the model has a chat template), or a style's name. With fallback that "
+            "of the texts: cot, chat_cot or alpaca; programs are asked for in the one that goes with it."
+        },
     )
     temperature: float | None = dataclasses.field(
         default=None, metadata={"help": "0 is greedy. Unset: 0 for one sample a problem, 1 for several."}
@@ -68,8 +73,11 @@ class EvaluateArguments(SamplingArguments):
         super().__post_init__()
         pick("mode", self.mode, MODES)
         pick("prompt style", self.prompt_style, (AUTO, *PROMPT_STYLES))
-        if self.prompt_style != AUTO and self.mode == "fallback":
-            raise UsageError("mode fallback asks twice, in two styles: leave prompt_style out.")
+        if self.mode == "fallback" and self.prompt_style not in (AUTO, *PROGRAM_STYLES):
+            raise UsageError(
+                "mode fallback asks twice, for a text and for a program. prompt_style is that of the texts, one of "
+                f"{', '.join(PROGRAM_STYLES)}, got {self.prompt_style}: take one of these, or leave prompt_style out."
+            )
         if self.num_samples < 1:
             raise UsageError(f"num_samples must be at least 1, got {self.num_samples}.")
         if self.benchmarks is not None and len(set(self.benchmarks)) < len(self.benchmarks):
@@ -106,6 +114,11 @@ class EvaluateArguments(SamplingArguments):
         if self.ks is not None:
             return sorted(set(self.ks))
         return list(COVERAGE_KS) if self.mode == "coverage" else powers_of_two(self.num_samples)
+
+    def style_in(self, mode: str) -> str:
+        """Return the prompt style that is asked for in one of the ways of `mode`."""
+        is_partner = self.mode == "fallback" and mode == "program" and self.prompt_style != AUTO
+        return PROGRAM_STYLES[self.prompt_style] if is_partner else self.prompt_style
 
     def generate_arguments(self, style: str, **more: Any) -> GenerateArguments:
         """Return how samples in this prompt style are drawn."""

@@ -101,23 +101,24 @@ def compare_runs(
         keys = [key for key in keys if set(metrics) & set(_metrics(first, second, key, None))]
     if not keys:
         raise UsageError(
-            f"The runs have no benchmark in common: {_names(first)} in {first.folder}, {_names(second)} in "
+            f"The runs have no benchmark in common: {keys_said(first)} in {first.folder}, {keys_said(second)} in "
             f"{second.folder}."
         )
     with Grader() as grader:
         return [_compared(first, second, key, intersect, confidence, metrics, grader) for key in keys]
 
 
-def _names(run: Run) -> str:
+def keys_said(run: Run) -> str:
+    """Return the benchmarks and modes of a run, as a message names them."""
     return ", ".join(f"{name} ({mode})" for name, mode in run.keys)
 
 
 def _compared(
     first: Run, second: Run, key: Key, intersect: bool, confidence: float, metrics: list[str] | None, grader: Grader
 ) -> Compared:
-    _check_same_problems(first, second, key[0])
+    check_same_problems(first.problems[key[0]], second.problems[key[0]], key[0])
     names = _metrics(first, second, key, metrics)
-    sides = [_by_problem(run, key, names, grader) for run in (first, second)]
+    sides = [by_problem(run, key, names, grader) for run in (first, second)]
     found = {
         name: compare(
             sides[0][name],
@@ -128,7 +129,7 @@ def _compared(
         )
         for name in names
     }
-    return Compared(*key, found, _differing(first.result(key), second.result(key)))
+    return Compared(*key, found, differing_settings(first.result(key), second.result(key)))
 
 
 def _metrics(first: Run, second: Run, key: Key, asked: list[str] | None) -> list[str]:
@@ -137,7 +138,7 @@ def _metrics(first: Run, second: Run, key: Key, asked: list[str] | None) -> list
     return [name for name in both if asked is None or name in asked]
 
 
-def _by_problem(run: Run, key: Key, names: list[str], grader: Grader) -> dict[str, dict[str, float]]:
+def by_problem(run: Run, key: Key, names: list[str], grader: Grader) -> dict[str, dict[str, float]]:
     """Return each metric's value of each problem."""
     if key[1] == "coverage":
         rows = [row for row in read_lines(run.folder / COVERAGE) if row["benchmark"] == key[0]]
@@ -153,10 +154,12 @@ def _by_problem(run: Run, key: Key, names: list[str], grader: Grader) -> dict[st
     return {name: dict(zip(ids, found[name].tolist(), strict=True)) for name in names}
 
 
-def _check_same_problems(first: Run, second: Run, benchmark: str) -> None:
-    """Raise if the same id stands for two problems."""
-    for problem_id, problem in first.problems[benchmark].items():
-        other = second.problems[benchmark].get(problem_id)
+def check_same_problems(
+    first: Mapping[str, Mapping[str, Any]], second: Mapping[str, Mapping[str, Any]], benchmark: str
+) -> None:
+    """Raise if the same id stands for two problems of a benchmark."""
+    for problem_id, problem in first.items():
+        other = second.get(problem_id)
         if other is not None and any(problem.get(name) != other.get(name) for name in ("problem", "answer")):
             raise UsageError(
                 f"Problem {problem_id} of {benchmark} is not the same in both runs (another text or answer): these "
@@ -164,7 +167,8 @@ def _check_same_problems(first: Run, second: Run, benchmark: str) -> None:
             )
 
 
-def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def differing_settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the settings that two results differ in, beside those that comparisons are for."""
     a, b = ({**_of_grading(result), **result["settings"]} for result in (first, second))
     names = [name for name in {**a, **b} if name not in EXPECTED and a.get(name) != b.get(name)]
     return {name: (a.get(name), b.get(name)) for name in names}

@@ -82,8 +82,8 @@ class RuleSettings:
     width: float | None = _setting(None, "Of rule width: that of the interval, by prior and confidence.")
     rule_prior: str | None = _setting(
         None,
-        f"What agreement and level expect of a problem: {FITTED} (to the first samples), {', '.join(PRIORS)}, "
-        f"or A,B of a Beta [{FITTED}].",
+        f"What agreement and level expect of a problem: {FITTED} (to the first samples; jeffreys with fewer than 32 "
+        f"problems), {', '.join(PRIORS)}, or A,B of a Beta [{FITTED}].",
     )
     first_samples: int = _setting(4, "Samples of every problem before any is settled.")
     round_samples: int = _setting(4, "Samples of an open problem in a round, unless the rule needs more to settle it.")

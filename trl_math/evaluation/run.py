@@ -15,8 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from trl_math.errors import DataError, RunFolderError, StoreError
 from trl_math.evaluation import teacher_forced
 from trl_math.evaluation.arguments import EvaluateArguments
@@ -33,7 +31,7 @@ from trl_math.generation.session import Engine, Say, fill_folder
 from trl_math.generation.store import Shard, read_manifest
 from trl_math.grading import Grader
 from trl_math.grading.sandbox import Limits, Sandbox
-from trl_math.run_folder import MANIFEST
+from trl_math.run_folder import MANIFEST, hold_lock
 
 
 FALLBACK = "fallback"
@@ -57,25 +55,16 @@ COVERAGE = "coverage.jsonl"
 def hold_folder(folder: Path, model: str) -> Iterator[None]:
     """Make a folder the evaluation of this model, and keep other processes out; raise if it is something else."""
     check_folder(folder, model)
-    lock = FileLock(folder / ".run.lock")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise RunFolderError(f"Another process is evaluating in {folder}: wait for it, or choose another.") from None
-    except OSError as error:
-        raise StoreError(f"Cannot write to {folder}: {error.strerror or error}.") from error
-    try:
-        if not (folder / MANIFEST).exists():
-            write_json(folder / MANIFEST, {"command": "evaluate", "model": model})
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"Cannot write to {folder}: {error.strerror or error}. Samples that are there stay, and the same command "
-            "goes on."
-        ) from error
-    finally:
-        lock.release()
+    with hold_lock(folder / ".run.lock", f"evaluating in {folder}", folder):
+        try:
+            if not (folder / MANIFEST).exists():
+                write_json(folder / MANIFEST, {"command": "evaluate", "model": model})
+            yield
+        except OSError as error:
+            raise StoreError(
+                f"Cannot write to {folder}: {error.strerror or error}. Samples that are there stay, and the same "
+                "command goes on."
+            ) from error
 
 
 def check_folder(folder: Path, model: str) -> None:

@@ -19,7 +19,8 @@ for all pass rates beyond them. It needs no prior. If no zone is given it is the
 ends so many samples tell apart with half of the error; the other half is for stopping early.
 
 `agreement` stops when the decision is certain whatever follows (curtailment) or when the rest of the samples, whose
-number of right ones is beta-binomial, would leave it as it is with probability `confidence`. The three rules that
+number of right ones is beta-binomial, would leave it as it is with probability `confidence`. Right at the threshold,
+where all samples would say either, more are decided otherwise. The three rules that
 look at posteriors may stop when they like, as long as pass rates are distributed as their prior says: fit it to the
 set.
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from trl_math.errors import UsageError
+from trl_math.errors import UsageError, pick
 from trl_math.evaluation.intervals import Estimate, mean_estimate
 from trl_math.evaluation.majority import majority_at_k
 from trl_math.evaluation.pass_at_k import pass_at_k
@@ -31,6 +31,14 @@ from trl_math.grading.choices import LETTERS
 Cluster = Callable[[Sequence[str | None], str], Sequence[Hashable | None]]
 NO_GROUP = "none"
 LOWER_IS_BETTER = ("unanswered", "truncated")
+PLAIN_METRICS = ("accuracy", *LOWER_IS_BETTER)
+METRICS_OF_K = ("pass@K", "maj@K", "coverage@K")
+
+
+def check_metric(name: str) -> None:
+    """Raise unless an evaluation may have a metric of this name."""
+    if name not in PLAIN_METRICS and re.sub(r"@[1-9]\d*$", "@K", name) not in METRICS_OF_K:
+        pick("metric", name, [*PLAIN_METRICS, *METRICS_OF_K])
 
 
 @dataclass(frozen=True)

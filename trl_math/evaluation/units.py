@@ -49,7 +49,7 @@ def make_units(
         number = min(arguments.max_problems or len(everything), len(everything))
         problems = everything.select(range(number))
         for mode in MODES[arguments.mode]:
-            name = style_of(arguments.prompt_style, mode, is_chat=is_chat)
+            name = style_of(arguments.style_in(mode), mode, is_chat=is_chat)
             asked = arguments.generate_arguments(name, data=path or benchmark.source or benchmark.name)
             shots = load_shots(benchmark) if arguments.num_shots and arguments.shots_data is None else None
             style = find_style(asked, everything, shots)

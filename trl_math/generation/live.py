@@ -93,6 +93,7 @@ class LiveEngines:
             **options,
         )
         self.engine.sleep()
+        self._is_awake = False
 
     def follow(
         self, model: nn.Module, exchange: Literal["merged", "adapter"] = "merged", *, probes: bool = True
@@ -116,7 +117,7 @@ class LiveEngines:
         prompts = gather([list(ids) for ids in prompt_ids])
         everyone = list(chain.from_iterable(prompts))
         mine: list[list[Completion]] = []
-        with everyone_or_nobody("generating"), self._awake_engine():
+        with everyone_or_nobody("generating"), self.awake():
             mine = self.engine.generate(everyone[self._mine :: len(self._engines)], sampling)
         samples = self._share(mine, len(everyone))
         first = sum(map(len, prompts[: self._rank]))
@@ -141,7 +142,7 @@ class LiveEngines:
     def _send_weights(self, model: nn.Module) -> None:
         weights = named_weights(model)
         try:
-            with self._awake_engine():
+            with self.awake():
                 self.engine.load_weights(weights)
         finally:
             # Every rank takes part in every gathering, whatever became of its own engine.
@@ -161,7 +162,7 @@ class LiveEngines:
         self.engine.load_adapter(Path(self._folder.name))
 
     def _probe(self, model: nn.Module, action: Literal["fail", "warn"]) -> Parity:
-        with everyone_or_nobody("probing"), self._awake_engine():
+        with everyone_or_nobody("probing"), self.awake():
             said = probe(self.engine, self._probe_ids)
         # Under ZeRO-3 all ranks make this forward pass together.
         parity = compare(model, self._probe_ids, said, self._tolerance, str(self.engine.facts()["dtype"]))
@@ -170,13 +171,17 @@ class LiveEngines:
         return parity
 
     @contextlib.contextmanager
-    def _awake_engine(self) -> Iterator[None]:
-        """Wake this process's engine for the while."""
-        self.engine.wake_up()
+    def awake(self) -> Iterator[None]:
+        """Wake this process's engine for the while; inside of another while it is awake already."""
+        is_outermost, self._is_awake = not self._is_awake, True
+        if is_outermost:
+            self.engine.wake_up()
         try:
             yield
         finally:
-            self.engine.sleep()
+            if is_outermost:
+                self.engine.sleep()
+                self._is_awake = False
 
     def _share(self, mine: list[list[Completion]], number: int) -> list[list[Completion]]:
         by_rank = gather(mine)

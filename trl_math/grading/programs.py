@@ -51,7 +51,9 @@ def extract_program(completion: str) -> str | None:
     if python:
         return _tidy((closed or [python[-1].code])[-1])
     bare = [block.code for block in blocks if block.is_closed and not block.language]
-    return _tidy(bare[-1] if bare else completion)
+    # One space before it belongs to the prompt rather than to the program, as it does in style `alpaca`.
+    is_spaced = completion.startswith(" ") and not completion.startswith("  ")
+    return _tidy(bare[-1] if bare else completion[1:] if is_spaced else completion)
 
 
 def code_blocks(text: str) -> list[Block]:

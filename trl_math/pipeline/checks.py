@@ -27,6 +27,7 @@ class Asked(NamedTuple):
     flags: Sequence[str]
     is_model_there: bool  # or made by a stage before it
     is_data_there: bool
+    awaited: frozenset[str] = frozenset()  # settings that stages before it make
 
 
 def check_nothing(asked: Asked) -> None:
@@ -118,6 +119,32 @@ def check_difficulty(asked: Asked) -> None:
         load_asked(arguments)
 
 
+# ---- collect ----
+
+
+def read_collect(flags: Sequence[str]) -> dict[str, Any]:
+    from trl_math.cli.collect_settings import build  # noqa: PLC0415 - heavy
+
+    return build(parse_flags(flags)).given
+
+
+def check_collect(asked: Asked) -> None:
+    from trl_math.cli.collect import load_asked  # noqa: PLC0415 - heavy
+    from trl_math.cli.collect_settings import build  # noqa: PLC0415 - heavy
+    from trl_math.cli.difficulty_sampling import load_judgeable  # noqa: PLC0415 - heavy
+    from trl_math.grading.sandbox import usable_mode  # noqa: PLC0415
+
+    arguments = build(parse_flags(asked.flags))
+    _check_engine(arguments.engine)
+    if arguments.grading.programs:
+        usable_mode()  # says why, if programs cannot be run here
+    if asked.is_data_there:
+        if "pass_rates" in asked.awaited:
+            load_judgeable(arguments.generate)
+        else:
+            load_asked(arguments)
+
+
 # ---- pairs ----
 
 
@@ -205,8 +232,9 @@ def check_evaluate(asked: Asked) -> None:
 
 def read_compare(flags: Sequence[str]) -> dict[str, Any]:
     from trl_math.cli.compare import CompareArguments  # noqa: PLC0415
+    from trl_math.cli.compare_arms import ArmsArguments  # noqa: PLC0415
 
-    return _read(parse_flags(flags), CompareArguments)
+    return _read(parse_flags(flags), CompareArguments, ArmsArguments)
 
 
 def read_report(flags: Sequence[str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from trl_math.recipes import EVALUATE_ALIASES, GENERATE_ALIASES
 
 # What stages make. The names are those of messages.
 MODEL, SAMPLES, GRADES, PAIRS, ROWS = "a model", "samples", "graded samples", "preference pairs", "training rows"
+SOLUTIONS = "collected solutions"  # training rows that are in a prompt style already
 TRAINING, EVALUATION, COMPARISON, REPORT = "a training run", "evaluations", "a comparison", "a report"
 
 # The settings that say which problems; they go together.
@@ -42,6 +43,7 @@ class Take(NamedTuple):
     choose: Callable[[Sequence[str]], Sequence[str]]  # of all of them, in order
     is_list: bool = False
     unless: str | None = None  # another setting, with which the stage needs none
+    in_study: bool = False  # it is filled in a study's `finally` only, and may be missing
 
 
 def latest(stages: Sequence[str]) -> Sequence[str]:
@@ -99,6 +101,7 @@ class Command:
     trains_whole: bool = False  # the model must be a whole one, and not an adapter
     shared: tuple[str, ...] = ("seed",)  # settings of the whole experiment that are this command's, too
     has_window: bool = False  # `problems: K` takes K problems, other ones in each round
+    compares_arms: bool = False  # in a study's `finally` it takes the evaluations of all arms
     words: str | None = None  # the setting that stands before the flags, without a name
     output: str = "output"  # the setting that says where the result goes
     place: Callable[[Place], Path] = in_its_folder  # and where that is
@@ -140,6 +143,19 @@ COMMANDS: dict[str, Command] = {
         takes={"samples": Take((GRADES,), latest, unless="model")},  # `model: "{model}"` draws samples of its own
         shared=(*DATA, "seed"),
         place=lambda place: place.stem / "difficulty.jsonl",
+        aliases=GENERATE_ALIASES,
+        immaterial=frozenset({*OF_ENGINES, "grading_workers"}),
+    ),
+    "collect": Command(
+        makes=(ROWS, SOLUTIONS),
+        read=checks.read_collect,
+        check=checks.check_collect,
+        smoke=smoke.small_collect,
+        model="model",
+        revision="revision",
+        shared=(*DATA, "seed"),
+        has_window=True,
+        place=lambda place: place.stem / "rows.jsonl",
         aliases=GENERATE_ALIASES,
         immaterial=frozenset({*OF_ENGINES, "grading_workers"}),
     ),
@@ -197,10 +213,11 @@ COMMANDS: dict[str, Command] = {
         read=checks.read_compare,
         check=checks.check_nothing,
         smoke=smoke.connections,
-        takes={"runs": Take((EVALUATION,), first_and_last, is_list=True)},
+        takes={"runs": Take((EVALUATION,), first_and_last, is_list=True, unless="arms")},
         shared=(),
+        compares_arms=True,
         words="runs",
-        place=lambda place: place.stem / "comparison.json",
+        place=lambda place: place.stem / ("study.json" if "arms" in place.settings else "comparison.json"),
         is_resumable=False,
     ),
     "report": Command(
@@ -208,7 +225,10 @@ COMMANDS: dict[str, Command] = {
         read=checks.read_report,
         check=checks.check_nothing,
         smoke=smoke.as_it_is,
-        takes={"runs": Take((EVALUATION, TRAINING), every, is_list=True)},
+        takes={
+            "runs": Take((EVALUATION, TRAINING), every, is_list=True),
+            "study": Take((COMPARISON,), latest, in_study=True),
+        },
         shared=(),
         words="runs",
         place=lambda place: place.stem / "report.html",

@@ -11,6 +11,8 @@ from trl_math.pipeline.outside import Rows
 from trl_math.pipeline.plan import Plan, PlannedStage, flags_of
 from trl_math.pipeline.recipe import ROUND, Experiment
 from trl_math.pipeline.records import Job, is_finished, read_record
+from trl_math.pipeline.stage import target
+from trl_math.pipeline.study import Study, folder_of
 from trl_math.share import visible_gpus
 
 
@@ -33,12 +35,12 @@ def jobs_of(plan: Plan) -> list[Job]:
     ]
 
 
-def check(plan: Plan, jobs: Sequence[Job]) -> list[str]:
-    """Return what would stop stages that are to run, each said once however many rounds have it."""
+def check(plan: Plan, jobs: Sequence[Job], study: Study | None = None) -> list[str]:
+    """Return what would stop stages that are to run, each said once however many rounds, seeds and arms have it."""
     seen = set()
     found = []
     for stage, job in zip(plan.stages, jobs, strict=True):
-        kind = stage.section.partition("-")[0], stage.name
+        kind = stage.section.partition("-")[0], stage.name, *_changes(stage, study)
         if kind in seen or is_finished(job):
             continue
         seen.add(kind)
@@ -49,41 +51,80 @@ def check(plan: Plan, jobs: Sequence[Job]) -> list[str]:
     return found
 
 
+def _changes(stage: PlannedStage, study: Study | None) -> list[str]:
+    """Return what the stage's arm changes in it; the control of an arm is checked with it."""
+    arms = [one.arm for one in study.variants if one.folder == stage.variant] if study is not None else []
+    name = target(stage.name)[0]
+    return [f"{key}={value!r}" for arm in arms for key, value in arm.changes.items() if target(key)[0] == name]
+
+
 def _asked(stage: PlannedStage) -> checks.Asked:
     model = {COMMANDS[stage.command].model, "adapter", "tokenizer"}
     return checks.Asked(
         flags_of(stage),
         is_model_there=not model & stage.sources.keys(),
         is_data_there=not {"data", "dataset_name"} & stage.sources.keys(),
+        awaited=frozenset(stage.sources),
     )
 
 
 def overview(experiment: Experiment, plan: Plan, jobs: Sequence[Job]) -> list[str]:
-    """Return a line for the experiment, and one for each stage."""
+    """Return a line for the experiment, and one for each stage; of a study one for each arm, too."""
     rounds = experiment.arguments.rounds
     said = f", {rounds} round{'s' * (rounds > 1)}" if experiment.sections[ROUND] else ""
+    if experiment.study is not None:
+        said += f", {len(experiment.study.arms)} arms x {len(experiment.study.seeds)} seeds"
     first = f"{plan.folder}: {len(jobs)} stages{said}; {sum(map(is_finished, jobs))} of them are finished."
-    return [first, *(f"  {line}" for line in stage_lines(plan, jobs))]
+    lines = [*(arm_lines(experiment.study, plan, jobs) if experiment.study is not None else ())]
+    return [first, *(f"  {line}" for line in [*lines, *stage_lines(experiment, plan, jobs)])]
 
 
-def stage_lines(plan: Plan, jobs: Sequence[Job]) -> list[str]:
-    """Return a line for each stage: its state, its place and how much there is to do."""
-    names = [str(stage.stem.relative_to(plan.folder)) for stage in plan.stages]
-    width = max(map(len, names))
-    return [
-        f"{number:>2}  {_state(job):8}  {name:{width}}  {amount(stage, plan)}".rstrip()
-        for number, (name, stage, job) in enumerate(zip(names, plan.stages, jobs, strict=True), start=1)
+def arm_lines(study: Study, plan: Plan, jobs: Sequence[Job]) -> list[str]:
+    """Return a table: what each arm changes, and how many of its own stages are finished with each seed."""
+    done: dict[str, list[bool]] = {}
+    for stage, job in zip(plan.stages, jobs, strict=True):
+        done.setdefault(stage.variant, []).append(is_finished(job))
+    rows = [["arm", *(f"seed {seed}" for seed in study.seeds), "changes"]]
+    for arm in study.arms:
+        cells = [done.get(folder_of(arm.name, seed), []) for seed in study.seeds]
+        changes = ", ".join(f"{key}: {value}" for key, value in arm.changes.items())
+        said = f"the control of {arm.control_of}" if arm.control_of is not None else changes or "nothing"
+        rows.append([arm.name, *(f"{sum(cell)}/{len(cell)}" for cell in cells), said])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def stage_lines(experiment: Experiment, plan: Plan, jobs: Sequence[Job]) -> list[str]:
+    """Return a line for each stage: its state, its place and how much there is to do; of a study, of one run of it."""
+    shown = _shown(experiment, plan)
+    names = {stage.label: str(stage.stem.relative_to(plan.folder)) for stage in shown}
+    width = max(map(len, names.values()))
+    lines = [
+        f"{number:>2}  {_state(job):8}  {names[stage.label]:{width}}  {amount(stage, plan)}".rstrip()
+        for number, (stage, job) in enumerate(zip(plan.stages, jobs, strict=True), start=1)
+        if stage.label in names
     ]
+    others = len(plan.stages) - len(shown)
+    return [*lines, f"and {others} stages of the other arms and seeds"] if others else lines
+
+
+def _shown(experiment: Experiment, plan: Plan) -> list[PlannedStage]:
+    """Return the stages that are told one by one: of a study, those that all share and those of its first run."""
+    if experiment.study is None:
+        return plan.stages
+    first = experiment.study.variants[0].folder
+    return [stage for stage in plan.stages if stage.variant in ("", first)]
 
 
 def report(experiment: Experiment, plan: Plan, jobs: Sequence[Job]) -> str:
     """Return the text of a dry run."""
-    missing = check(plan, jobs)
+    missing = check(plan, jobs, experiment.study)
     gpus = visible_gpus()
     parts = {
         "experiment": _experiment(experiment, plan),
-        "stages": stage_lines(plan, jobs),
-        **_settings(plan),
+        **({"arms (stages finished)": arm_lines(experiment.study, plan, jobs)} if experiment.study else {}),
+        "stages": stage_lines(experiment, plan, jobs),
+        **_settings(experiment, plan),
         "machine": [f"{len(gpus)} GPUs are visible here; every stage may use all of them"],
         "missing on this machine": [*dict.fromkeys(missing)] or ["nothing"],
     }
@@ -113,14 +154,15 @@ def _state(job: Job) -> str:
     return "failed" if runs[-1].get("status") else "stopped"
 
 
-def _settings(plan: Plan) -> dict[str, list[str]]:
+def _settings(experiment: Experiment, plan: Plan) -> dict[str, list[str]]:
     """Return a section with the settings of each stage; those of the first round stand for all rounds."""
     shown: dict[str, list[str]] = {}
-    for stage in plan.stages:
+    for stage in _shown(experiment, plan):
         section, _, number = stage.section.partition("-")
         if number in ("", "1"):
             given = {name: value for name, value in stage.settings.items() if name not in UNSAID}
             also = " (others are at their defaults)" if not shown else ""
+            section = "/".join(filter(None, (stage.variant, section)))
             title = f"settings of {section}{' 1' if number else ''}, {stage.name}: trl-math {stage.command}{also}"
             shown[title] = settings_lines({name: _short(value, plan) for name, value in given.items()})
     return shown
@@ -130,6 +172,8 @@ def _short(value: Any, plan: Plan) -> Any:
     """Return a setting as it is read most easily: paths below the experiment's folder."""
     if isinstance(value, list):
         return [_short(part, plan) for part in value]
+    if isinstance(value, dict):
+        return {name: _short(part, plan) for name, part in value.items()}
     return value.replace(f"{plan.folder}/", "") if isinstance(value, str) else value
 
 

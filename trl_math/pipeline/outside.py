@@ -17,17 +17,22 @@ from trl_math.pipeline.commands import DATA
 # Settings that name a model or an adapter; those of DATA name problems; and those that may name other files.
 MODELS = ("model", "model_name_or_path", "adapter")
 FILES = (
+    "arms",
     "benchmarks",
     "chat_template_path",
     "dataset_name",
+    "difficulty_from",
     "eval_dataset_name",
     "eval_generation_data",
     "exclude_dataset",
     "live_data",
+    "pass_rates",
     "runs",
     "samples",
     "shots_data",
+    "study",
     "tokenizer",
+    "trainings",
 )
 
 
@@ -62,6 +67,8 @@ class Outside:
             if name in MODELS:
                 revision = settings.get("revision", settings.get("model_revision"))
                 found[name] = [self.model(text, revision if name != "adapter" else None) for text in texts]
+            elif isinstance(texts, dict):
+                found[name] = {key: [self.file(text) for text in some] for key, some in texts.items()}
             else:
                 found[name] = [self.file(text) for text in texts]
         rows = self.rows(settings)

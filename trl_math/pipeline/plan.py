@@ -12,14 +12,17 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from trl_math.errors import TrlMathError, UsageError, nearest
-from trl_math.pipeline.commands import COMMANDS, DATA, MODEL, Command, Place
+from trl_math.pipeline.commands import COMMANDS, DATA, MODEL, SOLUTIONS, Command, Place
 from trl_math.pipeline.outside import OF_STAGE, Outside
-from trl_math.pipeline.recipe import AFTER, BEFORE, ROUND, Experiment, Stage
+from trl_math.pipeline.over_arms import over_arms
+from trl_math.pipeline.recipe import AFTER, BEFORE, FINALLY, ROUND, Experiment
+from trl_math.pipeline.stage import Stage
+from trl_math.pipeline.study import Study
 from trl_math.recipes import convert
 from trl_math.run_folder import IMMATERIAL
 
@@ -35,7 +38,7 @@ REFERENCE = re.compile(r"\{\{([\w./-]+)\}\}|\{([\w./-]+)\}")
 class PlannedStage:
     """A stage that is ready to run once those before it have."""
 
-    section: str  # before, round-1, ..., after
+    section: str  # before, round-1, ..., after, finally
     name: str
     command: str
     settings: dict[str, Any]  # everything that is given to the command
@@ -44,10 +47,11 @@ class PlannedStage:
     key: str
     stem: Path  # of the files that tell of the stage
     output: Path
+    variant: str = ""  # of a study: the arm and seed that it is of
 
     @property
     def label(self) -> str:
-        return f"{self.section}/{self.name}"
+        return "/".join(filter(None, (self.variant, self.section, self.name)))
 
     @property
     def words(self) -> list[str]:
@@ -73,37 +77,97 @@ def make_plan(experiment: Experiment, outside: Outside | None = None) -> Plan:
     """Return the stages of an experiment, or raise what is wrong with one of them."""
     assert experiment.arguments.output is not None
     plan = Plan(Path(experiment.arguments.output), [], outside or Outside())
-    for section, number, stage in _in_order(experiment):
-        try:
-            plan.stages.append(_planned(experiment, plan, section, number, stage))
-        except TrlMathError as error:
-            raise UsageError(f"{section}/{stage.name}: {error}") from error
+    if experiment.study is None:
+        _extend(plan, Point(experiment, plan.stages), (BEFORE, ROUND, AFTER))
+    else:
+        _plan_study(plan, experiment, experiment.study)
     return plan
 
 
-def _in_order(experiment: Experiment) -> Iterator[tuple[str, int | None, Stage]]:
+class Point(NamedTuple):
+    """Where in an experiment a stage stands: what it is of, and the stages before it."""
+
+    experiment: Experiment
+    before: list[PlannedStage]
+    variant: str = ""
+
+    @property
+    def own(self) -> list[PlannedStage]:
+        """The stages before it, without those of other arms and seeds."""
+        return [stage for stage in self.before if stage.variant in ("", self.variant)]
+
+
+def _extend(
+    plan: Plan, point: Point, sections: Sequence[str], known: Mapping[str, PlannedStage] | None = None
+) -> None:
+    """Plan sections at a point, which they move; `known` are stages by key that need not be run again."""
+    for section, number, stage in _in_order(point.experiment, sections):
+        try:
+            planned = _planned(plan, point, section, number, stage)
+        except TrlMathError as error:
+            label = "/".join(filter(None, (point.variant, section, stage.name)))
+            raise UsageError(f"{label}: {error}") from error
+        same = (known or {}).get(planned.key)
+        if same is not None:
+            planned = replace(planned, settings=same.settings, stem=same.stem, output=same.output)
+        if planned.stem not in [other.stem for other in plan.stages]:
+            plan.stages.append(planned)
+        if point.before is not plan.stages:
+            point.before.append(planned)
+
+
+def _plan_study(plan: Plan, experiment: Experiment, study: Study) -> None:
+    """Plan what all arms share, each arm with each seed, and what comes after all.
+
+    Stages of two arms with the same key are one stage: what a control samples, say, is what its arm samples.
+    """
+    shared: list[PlannedStage] = []
+    _extend(plan, Point(experiment, shared), (BEFORE,))
+    every = [*shared]
+    for variant in study.variants:
+        arguments = replace(experiment.arguments, seed=variant.seed)
+        own = experiment._replace(arguments=arguments, sections=variant.arm.sections)
+        known = {stage.key: stage for stage in plan.stages}
+        _extend(plan, Point(own, scope := [*shared], variant.folder), (ROUND, AFTER), known)
+        if all(stage.key in known for stage in scope[len(shared) :]):
+            others = dict.fromkeys(known[stage.key].variant or BEFORE for stage in scope[len(shared) :])
+            raise UsageError(
+                f"{variant.folder} is the same as {' and '.join(others)}: no stage of it takes the seed or what the "
+                "arm changes. Leave it out, or take settings such as seed out of the stages."
+            )
+        every += scope[len(shared) :]
+    _extend(plan, Point(experiment, every), (FINALLY,))
+
+
+def _in_order(experiment: Experiment, sections: Sequence[str]) -> Iterator[tuple[str, int | None, Stage]]:
     """Yield (section, number of the round, stage)."""
-    yield from ((BEFORE, None, stage) for stage in experiment.sections[BEFORE])
-    for number in range(1, experiment.arguments.rounds + 1):
-        yield from ((f"{ROUND}-{number}", number, stage) for stage in experiment.sections[ROUND])
-    yield from ((AFTER, None, stage) for stage in experiment.sections[AFTER])
+    for section in sections:
+        if section != ROUND:
+            yield from ((section, None, stage) for stage in experiment.sections[section])
+            continue
+        for number in range(1, experiment.arguments.rounds + 1):
+            yield from ((f"{ROUND}-{number}", number, stage) for stage in experiment.sections[ROUND])
 
 
-def _planned(experiment: Experiment, plan: Plan, section: str, number: int | None, stage: Stage) -> PlannedStage:
-    command = COMMANDS[stage.command]
+def _planned(plan: Plan, point: Point, section: str, number: int | None, stage: Stage) -> PlannedStage:
+    command, experiment = COMMANDS[stage.command], point.experiment
     settings = _with_window(stage.settings, command, number, experiment.arguments.seed)
-    settings = _filled(settings, command, plan.stages, experiment)
-    sources = {name: _stages_in(value, plan.stages) for name, value in settings.items()}
-    _check_whole(command, sources, plan.stages)
-    places = _places(experiment, plan.stages, section, number)
+    if section == FINALLY and command.compares_arms and experiment.study is not None:
+        settings = over_arms(settings, point.before, experiment.study)
+    settings = _filled(settings, command, point)
+    sources = {name: _stages_in(value, point) for name, value in settings.items()}
+    _check_whole(command, sources, point.before)
+    places = _places(point, number)
     settings = {name: _resolved(value, places) for name, value in settings.items()}
     if command.revision is not None and settings[command.model or ""] == experiment.arguments.model:
         settings = {**_given(command.revision, experiment.arguments.revision), **settings}
-    somewhere = command.place(Place(plan.folder / section / stage.name, "", settings))  # its name needs the key
+    folder = plan.folder / point.variant / section
+    somewhere = command.place(Place(folder / stage.name, "", settings))  # its name needs the key
     given = command.read(_flags(command, {**settings, command.output: str(somewhere)}))
-    _check_samplers(given, sources, plan.stages)
+    _check_samplers(given, sources, point.before)
+    _check_style(given, sources, point.before)
     key = _key(stage.command, settings, given, plan)
-    stem = plan.folder / section / f"{stage.name}-{key[:KEY_LENGTH]}"
+    stem = folder / f"{stage.name}-{key[:KEY_LENGTH]}"
     output = command.place(Place(stem, key[:KEY_LENGTH], settings))
     return PlannedStage(
         section=section,
@@ -115,6 +179,7 @@ def _planned(experiment: Experiment, plan: Plan, section: str, number: int | Non
         key=key,
         stem=stem,
         output=output,
+        variant=point.variant,
     )
 
 
@@ -143,6 +208,16 @@ def _check_samplers(
         raise UsageError(f"the pairs of {mixed[0]} are of several ways of asking: set mixed_samplers: true.")
 
 
+def _check_style(given: Mapping[str, Any], sources: Mapping[str, list[str]], before: Sequence[PlannedStage]) -> None:
+    """Raise if training would put collected answers into a style, which it refuses once they are there."""
+    from trl_math.data.load import refused_style  # noqa: PLC0415 - heavy
+
+    labels = sources.get("dataset_name", [])
+    collected = [stage.label for stage in before if stage.label in labels and makes(stage, SOLUTIONS)]
+    if collected and given.get("prompt_style") is not None:
+        raise refused_style(collected[0], given["prompt_style"])
+
+
 # ---- What is not given is filled in ----
 
 
@@ -163,16 +238,19 @@ def _with_window(settings: Mapping[str, Any], command: Command, number: int | No
     return {**window, **settings}
 
 
-def _filled(
-    settings: Mapping[str, Any], command: Command, before: Sequence[PlannedStage], experiment: Experiment
-) -> dict[str, Any]:
+def _filled(settings: Mapping[str, Any], command: Command, point: Point) -> dict[str, Any]:
     """Return the settings with what connects the stage to others and to the experiment, as placeholders."""
     filled: dict[str, Any] = {}
-    arguments = experiment.arguments
+    arguments = point.experiment.arguments
     for name, take in command.takes.items():
         if name in settings or settings.get(take.unless or "") is not None:
             continue
+        before = _once(point.before) if take.is_list else point.own
+        if take.in_study:
+            before = [stage for stage in before if "arms" in stage.settings]
         chosen = take.choose([stage.label for stage in before if makes(stage, *take.kinds)])
+        if not chosen and take.in_study:
+            continue
         if not chosen:
             kinds = " or ".join(take.kinds)
             makers = ", ".join(other for other, one in COMMANDS.items() if {*take.kinds} & {*one.makes})
@@ -187,17 +265,20 @@ def _filled(
         filled["seed"] = arguments.seed
     filled |= settings
     if "data" in command.shared and "data" not in settings:
-        filled = _data_of(filled, command, before, experiment) | filled
+        filled = _data_of(filled, command, point) | filled
     return filled
 
 
-def _data_of(
-    settings: Mapping[str, Any], command: Command, before: Sequence[PlannedStage], experiment: Experiment
-) -> dict[str, Any]:
+def _once(stages: Sequence[PlannedStage]) -> list[PlannedStage]:
+    """Return the stages without those that are one that came before."""
+    return [*{stage.output: stage for stage in reversed(stages)}.values()][::-1]
+
+
+def _data_of(settings: Mapping[str, Any], command: Command, point: Point) -> dict[str, Any]:
     """Return the problems of the stage that this one takes its input from; without one, those of the experiment."""
-    labels = {label for name in command.takes for label in _stages_in(settings.get(name), before)}
-    taken = [stage.settings for stage in before if stage.label in labels and "data" in stage.settings]
-    source = taken[-1] if taken else vars(experiment.arguments)
+    labels = {label for name in command.takes for label in _stages_in(settings.get(name), point)}
+    taken = [stage.settings for stage in point.before if stage.label in labels and "data" in stage.settings]
+    source = taken[-1] if taken else vars(point.experiment.arguments)
     return {name: source[name] for name in DATA if source.get(name) is not None}
 
 
@@ -208,20 +289,19 @@ def _given(name: str, value: Any) -> dict[str, Any]:
 # ---- Placeholders ----
 
 
-def _places(
-    experiment: Experiment, before: Sequence[PlannedStage], section: str, number: int | None
-) -> dict[str, str | None]:
+def _places(point: Point, number: int | None) -> dict[str, str | None]:
     """Return what placeholders stand for here; None if they stand for nothing."""
-    models = [str(stage.output) for stage in before if makes(stage, MODEL)]
-    start = experiment.arguments.model
+    models = [str(stage.output) for stage in point.own if makes(stage, MODEL)]
+    start = point.experiment.arguments.model
     places: dict[str, str | None] = {
         "start": start,
         "model": models[-1] if models else start,
         "round": None if number is None else str(number),
     }
     # The nearest stage of a name comes last, and stays.
-    places |= {stage.name: str(stage.output) for stage in before}
-    return places | {stage.label: str(stage.output) for stage in before}
+    places |= {stage.name: str(stage.output) for stage in point.own}
+    places |= {f"{stage.section}/{stage.name}": str(stage.output) for stage in point.own}
+    return places | {stage.label: str(stage.output) for stage in point.before}
 
 
 def _resolved(value: Any, places: Mapping[str, str | None]) -> Any:
@@ -251,17 +331,18 @@ def _resolved(value: Any, places: Mapping[str, str | None]) -> Any:
     return REFERENCE.sub(replace, value)
 
 
-def _stages_in(value: Any, before: Sequence[PlannedStage]) -> list[str]:
+def _stages_in(value: Any, point: Point) -> list[str]:
     """Return the labels of the stages that a setting refers to."""
     text = json.dumps(value, default=str, ensure_ascii=False)
     labels = []
     for match in REFERENCE.finditer(text):
-        found = [
+        own = [
             stage.label
-            for stage in before
-            if match[2] in (stage.name, stage.label) or (match[2] == "model" and makes(stage, MODEL))
+            for stage in point.own
+            if match[2] in (stage.name, f"{stage.section}/{stage.name}")
+            or (match[2] == "model" and makes(stage, MODEL))
         ]
-        labels += found[-1:]
+        labels += own[-1:] or [stage.label for stage in point.before if match[2] == stage.label]
     return labels
 
 
@@ -271,7 +352,7 @@ def _stages_in(value: Any, before: Sequence[PlannedStage]) -> list[str]:
 def _key(name: str, settings: Mapping[str, Any], given: Mapping[str, Any], plan: Plan) -> str:
     """Return the hash of what a stage's result depends on."""
     command = COMMANDS[name]
-    ours = [command.words] if command.words else []
+    ours = [command.words] if command.words and command.words in settings else []
     known = {**{word: settings[word] for word in ours}, **given}
     material = {
         setting: _by_key(value, plan.stages)
@@ -302,7 +383,7 @@ def flags_of(stage: PlannedStage) -> list[str]:
 
 def bare_words(command: Command, settings: Mapping[str, Any]) -> list[str]:
     """Return what stands before the flags."""
-    value = settings[command.words] if command.words else []
+    value = settings.get(command.words, []) if command.words else []
     return [str(part) for part in (value if isinstance(value, list) else [value])]
 
 

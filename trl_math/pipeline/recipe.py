@@ -15,33 +15,22 @@ after:
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from trl_math.errors import UsageError, nearest, pick
 from trl_math.pipeline import smoke
 from trl_math.pipeline.commands import COMMANDS
-from trl_math.recipes import GENERATE_ALIASES, Header, canonical, split_values
+from trl_math.pipeline.stage import Stage, allowed, override
+from trl_math.pipeline.study import Study, check_seed, check_seeds, make_study, small_study
+from trl_math.recipes import GENERATE_ALIASES, Header, canonical, convert, split_values
 from trl_math.smoke import smoke_folder
 
 
-BEFORE, ROUND, AFTER = SECTIONS = ("before", "round", "after")
+BEFORE, ROUND, AFTER, FINALLY = SECTIONS = ("before", "round", "after", "finally")
 # What `{...}` in a setting may say besides the name of a stage.
 PLACEHOLDERS = ("model", "start", "round")
 NAME = re.compile(r"[A-Za-z][\w-]*")
-# What a stage may not set, and why.
-NOT_OF_A_STAGE = {
-    "command": "a stage is a command, and its settings below it",
-    "config": "write its settings here",
-    "description": "that is for the recipe",
-    "dry_run": "give it to trl-math run",
-    "env": "set it at the top of the recipe, for all stages",
-    "export": "the next stages read the samples where they are",
-    "output": "each stage has a folder of its own",
-    "output_dir": "each stage has a folder of its own",
-    "shard": "a stage draws all its samples; data_parallel_size divides them",
-    "smoke": "give it to trl-math run",
-}
 
 
 @dataclasses.dataclass
@@ -62,6 +51,19 @@ class RunArguments:
     split: str = dataclasses.field(default="train", metadata={"help": "Split of data."})
     rounds: int = dataclasses.field(default=1, metadata={"help": "How often the stages of round are repeated."})
     seed: int = dataclasses.field(default=0, metadata={"help": "Random state of every stage that names no other."})
+    seeds: list[int] | None = dataclasses.field(
+        default=None, metadata={"help": "Several of them: the stages of round and after run once with each."}
+    )
+    arms: dict[str, Any] | None = dataclasses.field(
+        default=None,
+        metadata={"help": "The same for each arm: its name, and what it changes as {STAGE.SETTING: value, ...}."},
+    )
+    matched_control: bool = dataclasses.field(
+        default=False,
+        metadata={
+            "help": "Beside each arm with a difficulty schedule run its control: as many rows, drawn uniformly."
+        },
+    )
     before: list[Any] | None = dataclasses.field(
         default=None, metadata={"help": "Stages that run once, on the start model."}
     )
@@ -76,14 +78,13 @@ class RunArguments:
     def __post_init__(self) -> None:
         if self.rounds < 1:
             raise UsageError(f"rounds must be at least 1, got {self.rounds}.")
+        check_seed(self.seed)
+        check_seeds(self.seeds)
 
-
-class Stage(NamedTuple):
-    """A stage as it is written, the settings of its command included."""
-
-    name: str
-    command: str
-    settings: dict[str, Any]
+    @property
+    def is_study(self) -> bool:
+        """Whether the recipe's rounds are run more than once."""
+        return self.seeds is not None or self.arms is not None or self.matched_control
 
 
 class Experiment(NamedTuple):
@@ -92,6 +93,7 @@ class Experiment(NamedTuple):
     arguments: RunArguments
     header: Header
     sections: dict[str, list[Stage]]
+    study: Study | None = None
 
 
 def read_experiment(values: Mapping[str, Any]) -> Experiment:
@@ -99,12 +101,14 @@ def read_experiment(values: Mapping[str, Any]) -> Experiment:
     values = canonical(values, GENERATE_ALIASES)
     of_stages = {key: value for key, value in values.items() if "." in key}
     of_commands = {key: _settings(key, value) for key, value in values.items() if key in COMMANDS}
-    rest = {key: value for key, value in values.items() if key not in {*of_stages, *of_commands}}
+    rest = {key: value for key, value in values.items() if key not in {*of_stages, *of_commands, FINALLY}}
     if unknown := next((key for key in rest if key not in _known()), None):
         raise UsageError(f"Unknown key {unknown!r}.{nearest(unknown, [*_known(), *COMMANDS])}")
     parts = split_values(rest, {"header": Header, "run": RunArguments})
     arguments = RunArguments(**parts["run"])
-    sections = {name: _stages(name, getattr(arguments, name) or [], of_commands) for name in SECTIONS}
+    last = convert(FINALLY, values.get(FINALLY), list | None)  # a word of Python's own, which no field can be called
+    written = {BEFORE: arguments.before, ROUND: arguments.round, AFTER: arguments.after, FINALLY: last}
+    sections = {name: _stages(name, stages or [], of_commands) for name, stages in written.items()}
     if not any(sections.values()):
         raise UsageError(f"There is no stage: a recipe for `trl-math run` has {', '.join(SECTIONS)}, lists of stages.")
     if arguments.rounds > 1 and not sections[ROUND]:
@@ -112,8 +116,8 @@ def read_experiment(values: Mapping[str, Any]) -> Experiment:
     used = {stage.command for stages in sections.values() for stage in stages}
     if unused := next((command for command in of_commands if command not in used), None):
         raise UsageError(f"There are settings for {unused}, and no stage of that command.")
-    _override(sections, of_stages)
-    return Experiment(arguments, Header(**parts["header"]), sections)
+    override(sections, of_stages)
+    return Experiment(arguments, Header(**parts["header"]), sections, _study(arguments, sections, of_stages))
 
 
 def run_smoke_values(values: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -122,12 +126,14 @@ def run_smoke_values(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     folder = smoke_folder(name)
     data = str(smoke.write_products(folder.parent / "products.jsonl"))
     styles = smoke.small_styles(stage.settings for stages in experiment.sections.values() for stage in stages)
+
+    def small(stage: Stage) -> dict[str, Any]:
+        return COMMANDS[stage.command].smoke(_restyled(stage, styles), data)
+
     sections = {
-        section: [
-            {stage.command: {"name": stage.name, **COMMANDS[stage.command].smoke(_restyled(stage, styles), data)}}
-            for stage in stages
-        ]
+        section: [{stage.command: {"name": stage.name, **small(stage)}} for stage in stages]
         for section, stages in experiment.sections.items()
+        if stages or section != FINALLY
     }
     return {
         **{key: values[key] for key in ("command", "description", "seed") if key in values},
@@ -135,6 +141,7 @@ def run_smoke_values(values: Mapping[str, Any], name: str) -> dict[str, Any]:
         "data": data,
         "rounds": min(experiment.arguments.rounds, smoke.NUM_ROUNDS),
         "output": str(folder),
+        **(small_study(experiment.study, experiment.sections, small) if experiment.study else {}),
         **sections,
     }
 
@@ -146,7 +153,19 @@ def _restyled(stage: Stage, styles: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _known() -> list[str]:
-    return [field.name for kind in (RunArguments, Header) for field in dataclasses.fields(kind)]
+    return [FINALLY, *(field.name for kind in (RunArguments, Header) for field in dataclasses.fields(kind))]
+
+
+def _study(arguments: RunArguments, sections: Mapping[str, list[Stage]], flags: Iterable[str]) -> Study | None:
+    """Return the arms and seeds; None for a recipe that runs once."""
+    if not arguments.is_study:
+        if sections[FINALLY]:
+            raise UsageError("finally runs once after all arms and seeds, and there are none: write it as after.")
+        return None
+    repeated = {name: sections[name] for name in (ROUND, AFTER)}
+    shared = {name: sections[name] for name in (BEFORE, FINALLY)}
+    seeds = arguments.seeds or [arguments.seed]
+    return make_study(arguments.arms, seeds, arguments.matched_control, repeated, shared, flags)
 
 
 def _stages(section: str, written: Sequence[Any], of_commands: Mapping[str, dict[str, Any]]) -> list[Stage]:
@@ -164,7 +183,7 @@ def _stages(section: str, written: Sequence[Any], of_commands: Mapping[str, dict
         if name in [stage.name for stage in stages]:
             raise UsageError(f"Two stages of {section} are called {name}: give one of them another name.")
         shared = canonical(of_commands.get(command, {}), COMMANDS[command].aliases)
-        stages.append(Stage(name, command, _allowed(f"{section}/{name}", {**shared, **settings})))
+        stages.append(Stage(name, command, allowed(f"{section}/{name}", {**shared, **settings})))
     return stages
 
 
@@ -186,27 +205,3 @@ def _settings(where: str, given: Any) -> dict[str, Any]:
     if not isinstance(given, dict | None):
         raise UsageError(f"{where} needs its settings as `key: value`, got {given!r}.")
     return dict(given or {})
-
-
-def _allowed(label: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a stage, or raise for one that is not the stage's to set."""
-    for key in settings:
-        if key in NOT_OF_A_STAGE:
-            raise UsageError(f"{label} may not set {key}: {NOT_OF_A_STAGE[key]}.")
-        if key.endswith("_token") and key not in ("eos_token", "pad_token"):
-            raise UsageError(f"{label} may not set {key}: it would be written down. Log in, or set HF_TOKEN.")
-    return settings
-
-
-def _override(sections: Mapping[str, list[Stage]], given: Mapping[str, Any]) -> None:
-    """Take `--STAGE.SETTING value` into every stage of that name."""
-    for key, value in given.items():
-        name, _, setting = key.partition(".")
-        # Of flags, - and _ are the same.
-        stages = [s for some in sections.values() for s in some if name in (s.name, s.name.replace("-", "_"))]
-        if not stages:
-            names = list(dict.fromkeys(stage.name for some in sections.values() for stage in some))
-            raise UsageError(f"--{key}: there is no stage {name!r}.{nearest(name, names)} Stages: {', '.join(names)}.")
-        for stage in stages:
-            [(own, _)] = canonical({setting: value}, COMMANDS[stage.command].aliases).items()
-            stage.settings.update(_allowed(f"stage {name}", {own: value}))

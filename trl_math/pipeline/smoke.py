@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_math.files import write_whole
-from trl_math.smoke import KEPT_OF_ALL, LIVE_KEPT, LIVE_REPLACED, REPLACED
+from trl_math.smoke import KEPT_OF_ALL, LIVE_KEPT, LIVE_REPLACED, OF_ITS_DATA, REPLACED, small_screening
 
 
 MODEL = "embedded:smollm2-135m-instruct"
@@ -40,13 +40,21 @@ DIFFICULTY_KEPT = {
     "width",
     "rule_prior",
 }
+UNSURE = ("fixed", "width")  # rules without a rule_confidence
+# Of collecting: whose answers count, and how many of them are wanted of whom.
+COLLECT_KEPT = {"targets", "duplicates", "row_style"}
 # Of training: what names models and data, which come from the stages before.
 CONNECTED = {"model_name_or_path", "model_revision", "dataset_name", "dataset_config", "dataset_train_split"}
 
 
 def write_products(path: Path) -> Path:
-    """Write the problems of smoke runs."""
-    rows = [{"problem": f"{SHOTS}{a} * {b} =", "answer": str(a * b)} for a in FACTORS for b in FACTORS]
+    """Write the problems of smoke runs, with pass rates for schedules and gates."""
+    rows = [
+        {"problem": f"{SHOTS}{a} * {b} =", "answer": str(a * b)}
+        | {"pass_rate": (a + b) % 9 / 8, "num_samples": 64, "num_correct": (a + b) % 9 * 8}
+        for a in FACTORS
+        for b in FACTORS
+    ]
     write_whole(path, "".join(f"{json.dumps(row)}\n" for row in rows))
     return path
 
@@ -75,9 +83,16 @@ def small_difficulty(settings: Mapping[str, Any], data: str) -> dict[str, Any]:
     small = {**connections(settings, data), **{key: settings[key] for key in DIFFICULTY_KEPT if key in settings}}
     if settings.get("model") is None:
         return small
-    rule = {"rule_confidence": 0.9} if settings.get("rule") != "fixed" else {}
+    rule = {"rule_confidence": 0.9} if settings.get("rule") not in UNSURE else {}
     number = {"num_samples": 2 * NUM_SAMPLES, "max_problems": NUM_PROBLEMS}
     return {**_asked(settings), **small, **rule, **number, "data": data}
+
+
+def small_collect(settings: Mapping[str, Any], data: str) -> dict[str, Any]:
+    small = {**connections(settings, data), **{key: settings[key] for key in COLLECT_KEPT if key in settings}}
+    number = "problems" if "problems" in settings else "max_problems"
+    amounts = {"num_correct": 2, "max_trials": 2 * NUM_SAMPLES, number: NUM_PROBLEMS}
+    return {**_asked(settings), **small, **amounts, "data": data}
 
 
 def small_training(settings: Mapping[str, Any], data: str) -> dict[str, Any]:
@@ -108,8 +123,11 @@ def small_dpo(settings: Mapping[str, Any], data: str) -> dict[str, Any]:
 
 def small_sft(settings: Mapping[str, Any], data: str) -> dict[str, Any]:
     is_of_stage = "{" in str(settings.get("dataset_name", "{"))
-    others = {} if is_of_stage else {"dataset_name": data, "prompt_style": "plain"}
-    return {**small_training(settings, data), **others}
+    small = small_training(small_screening(dict(settings)), data)
+    if is_of_stage:
+        return small
+    own = {key: value for key, value in OF_ITS_DATA.items() if key in settings}
+    return {**small, **own, "dataset_name": data, "prompt_style": "plain"}
 
 
 def as_it_is(settings: Mapping[str, Any], data: str) -> dict[str, Any]:

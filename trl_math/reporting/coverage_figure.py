@@ -16,6 +16,7 @@ import numpy as np
 
 from trl_math.optional import require
 from trl_math.reporting.coverage_runs import PEAK_ATTEMPTS, CoverageRun, by_loss, curves, loss_name
+from trl_math.reporting.save_figure import save_figure
 
 
 CROSS_ENTROPY = "#D55E00"
@@ -66,7 +67,6 @@ def draw(runs: Sequence[CoverageRun], path: Path, compared: int = PEAK_ATTEMPTS)
     figure_module = importlib.import_module("matplotlib.figure")
     groups = by_loss(runs)
     compared = compared if compared in groups else min(set(groups) - {1})
-    path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):
         figure = figure_module.Figure(figsize=(9.6, 7.4))
         outer = figure.add_gridspec(2, 2, left=0.06, right=0.885, top=0.945, bottom=0.115, wspace=0.42, hspace=0.4)
@@ -78,10 +78,7 @@ def draw(runs: Sequence[CoverageRun], path: Path, compared: int = PEAK_ATTEMPTS)
         _confidence(axes, [(name, groups[name]) for name in (1, compared)], colours)
         _path(figure.add_subplot(outer[1, 1]), groups, colours)
         figure.text(0.06, 0.022, _caption(groups), color=GREY, fontsize=8)
-        files = [path.with_suffix(suffix) for suffix in (".png", ".svg")]
-        figure.savefig(files[0], dpi=200)
-        figure.savefig(files[1], metadata={"Date": None})
-    return files
+        return save_figure(figure, path, dpi=200)
 
 
 def _colours(groups: dict[int, list[CoverageRun]]) -> dict[int, str]:
@@ -100,7 +97,7 @@ def _over_epochs(axis: Any, groups: dict[int, list[CoverageRun]], colours: dict[
         ends.append((values[:, -1].mean(), loss_name(name), colours[name]))
     axis.set(title=f"pass@{PEAK_ATTEMPTS} during training", xlabel="epoch", xlim=(0, epochs[-1]), ylim=(0, 100))
     _percent(axis.yaxis)
-    _name_lines(axis, ends)
+    name_lines(axis, ends)
 
 
 def _over_attempts(axis: Any, groups: dict[int, list[CoverageRun]], colours: dict[int, str]) -> None:
@@ -120,7 +117,7 @@ def _over_attempts(axis: Any, groups: dict[int, list[CoverageRun]], colours: dic
     axis.set_xticks([1, 4, 16, 64, 256, 1024], labels=["1", "4", "16", "64", "256", "1024"])
     axis.minorticks_off()
     _percent(axis.yaxis)
-    _name_lines(axis, [(values[-1], loss_name(name), colours[name]) for name, values in lines.items()])
+    name_lines(axis, [(values[-1], loss_name(name), colours[name]) for name, values in lines.items()])
 
 
 def _confidence(axes: list[Any], shown: list[tuple[int, list[CoverageRun]]], colours: dict[int, str]) -> None:
@@ -214,7 +211,7 @@ def _percent(axis: Any, steps: int | None = None) -> None:
     axis.set_major_locator(ticker.MultipleLocator(25) if steps is None else ticker.MaxNLocator(steps, integer=True))
 
 
-def _name_lines(axis: Any, ends: list[tuple[float, str, str]]) -> None:
+def name_lines(axis: Any, ends: list[tuple[float, str, str]]) -> None:
     """Write each line's name to the right of its end, moved apart where ends are close."""
     ends = sorted(ends)
     bottom, top = axis.get_ylim()

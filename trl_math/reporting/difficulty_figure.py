@@ -15,6 +15,7 @@ import numpy as np
 from trl_math.data.difficulty import ALWAYS, NEVER
 from trl_math.optional import require
 from trl_math.reporting.coverage_figure import CROSS_ENTROPY, GREY, INK, STYLE
+from trl_math.reporting.save_figure import save_figure
 
 
 BLUE, ORANGE, LIGHT = "#0072B2", CROSS_ENTROPY, "#9AA1A8"
@@ -37,7 +38,6 @@ def draw(rows: Sequence[Row], path: Path) -> list[Path]:
     lines = math.ceil(len(panels) / columns)
     width = max(MARGINS["left"] + MARGINS["right"] + columns * PANEL[0] + (columns - 1) * GAPS[0], 6.2)
     height = MARGINS["top"] + MARGINS["bottom"] + lines * PANEL[1] + (lines - 1) * GAPS[1]
-    path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context({**STYLE, "axes.titlepad": 20}):
         figure = figure_module.Figure(figsize=(width, height))
         axes = figure.subplots(lines, columns, squeeze=False)
@@ -57,10 +57,7 @@ def draw(rows: Sequence[Row], path: Path) -> list[Path]:
                 _panel(axis, *panels[index], is_lowest=index + columns >= len(panels))
             else:
                 axis.set_visible(False)
-        files = [path.with_suffix(suffix) for suffix in (".png", ".svg")]
-        figure.savefig(files[0], dpi=160)
-        figure.savefig(files[1], metadata={"Date": None})
-    return files
+        return save_figure(figure, path, dpi=160)
 
 
 def panels_of(rows: Sequence[Row]) -> dict[str, list[Row]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from trl_math.optional import require
 from trl_math.reporting.coverage_figure import CROSS_ENTROPY, GREY, INK, STYLE
 from trl_math.reporting.rounds import Point
+from trl_math.reporting.save_figure import save_figure
 
 
 COLOURS = (GREY, "#0072B2", CROSS_ENTROPY, "#009E73")
@@ -25,7 +26,6 @@ def draw_groups(
     matplotlib = require("matplotlib", "the figure of groups")
     figure_module = importlib.import_module("matplotlib.figure")
     ticker = importlib.import_module("matplotlib.ticker")
-    path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):
         figure = figure_module.Figure(figsize=(6.2, 3.6))
         axis = figure.subplots(gridspec_kw={"left": 0.09, "right": 0.98, "top": 0.88, "bottom": 0.33})
@@ -59,7 +59,4 @@ def draw_groups(
         axis.set(title=title, xlim=(-0.5, len(groups) - 0.4), ylim=(0, None))
         axis.yaxis.set_major_formatter(ticker.PercentFormatter(decimals=0, symbol=" %"))
         figure.text(0.98, 0.02, caption, color=GREY, fontsize=8, ha="right")
-        files = [path.with_suffix(suffix) for suffix in (".png", ".svg")]
-        figure.savefig(files[0], dpi=200)
-        figure.savefig(files[1], metadata={"Date": None})
-    return files
+        return save_figure(figure, path, dpi=200)

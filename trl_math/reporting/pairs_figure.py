@@ -15,6 +15,7 @@ import numpy as np
 from trl_math.data.pair_statistics import PairStatistics, Spread
 from trl_math.optional import require
 from trl_math.reporting.coverage_figure import CROSS_ENTROPY, FAINT, GREY, INK, STYLE
+from trl_math.reporting.save_figure import save_figure
 
 
 BLUE, ORANGE, LIGHT = "#0072B2", CROSS_ENTROPY, "#C9CDD1"
@@ -26,7 +27,6 @@ def draw(statistics: PairStatistics, path: Path) -> list[Path]:
     """Draw the figure as PNG and SVG, whatever the suffix of `path`, and return both paths."""
     matplotlib = require("matplotlib", "the figure of pairs")
     figure_module = importlib.import_module("matplotlib.figure")
-    path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context({**STYLE, "axes.titlepad": 22}):
         figure = figure_module.Figure(figsize=(11.0, 6.4))
         axes = figure.subplots(2, 3)
@@ -38,10 +38,7 @@ def draw(statistics: PairStatistics, path: Path) -> list[Path]:
         _lengths(axes[1, 0], statistics)
         _logprobs(axes[1, 1], statistics.logprob_difference)
         _left_out(axes[1, 2], statistics.dropped)
-        files = [path.with_suffix(suffix) for suffix in (".png", ".svg")]
-        figure.savefig(files[0], dpi=160)
-        figure.savefig(files[1], metadata={"Date": None})
-    return files
+        return save_figure(figure, path, dpi=160)
 
 
 def _headline(statistics: PairStatistics) -> str:

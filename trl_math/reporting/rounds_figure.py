@@ -11,6 +11,7 @@ from typing import Any
 from trl_math.optional import require
 from trl_math.reporting.coverage_figure import GREY, INK, STYLE
 from trl_math.reporting.rounds import Evaluation, Rounds
+from trl_math.reporting.save_figure import save_figure
 
 
 COLOURS = ("#0072B2", "#56B4E9", "#D55E00", "#009E73")
@@ -20,7 +21,6 @@ def draw_rounds(experiments: Sequence[Rounds], path: Path) -> list[Path]:
     """Draw experiments that began with the same evaluation as PNG and SVG; return both paths."""
     matplotlib = require("matplotlib", "the figure of rounds")
     figure_module = importlib.import_module("matplotlib.figure")
-    path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):
         figure = figure_module.Figure(figsize=(10.6, 4.1))
         axes = figure.subplots(
@@ -31,10 +31,7 @@ def draw_rounds(experiments: Sequence[Rounds], path: Path) -> list[Path]:
         _by_step(axes[2], experiments)
         _names(figure, experiments)
         figure.text(0.05, 0.025, _caption(experiments), color=GREY, fontsize=8)
-        files = [path.with_suffix(suffix) for suffix in (".png", ".svg")]
-        figure.savefig(files[0], dpi=200)
-        figure.savefig(files[1], metadata={"Date": None})
-    return files
+        return save_figure(figure, path, dpi=200)
 
 
 def _by_round(axis: Any, experiments: Sequence[Rounds]) -> None:

@@ -1,5 +1,6 @@
 """What our trainers do alike: resume, checkpoints and cards, rows before the model, losses that are no number."""
 
+import json
 import math
 import os
 import shutil
@@ -9,10 +10,17 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import AutoProcessor, PreTrainedTokenizerBase, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 
+from trl_math.data.matched_control import budget_of
 from trl_math.errors import NonFiniteLossError, RunFolderError, UsageError
+from trl_math.files import write_json
 from trl_math.trainers.checkpoints import last_complete_checkpoint
 from trl_math.trainers.model_card import card_section, data_name, num_rows, with_section
+
+
+# Of a checkpoint: the tokens that were trained on. Its log, where TRL has them, may end some steps before.
+TOKENS_NAME = "tokens.json"
 
 
 class MathTrainerMixin:
@@ -50,7 +58,26 @@ class MathTrainerMixin:
             )
         return gathered[:, 1:]
 
+    def _init_training_state(
+        self,
+        max_steps: Any,
+        num_update_steps_per_epoch: Any,
+        num_train_epochs: Any,
+        resume_from_checkpoint: Any,
+        trial: Any,
+    ) -> tuple[int, int]:
+        """As `Trainer._init_training_state`, and TRL's count of tokens goes on, too, which would begin at 0 again."""
+        trained = super()._init_training_state(
+            max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
+        )
+        if resume_from_checkpoint is not None:
+            self._total_train_tokens = num_tokens_in(Path(resume_from_checkpoint))
+        return trained
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        if self.args.should_save:
+            # Before the trainer's state, whose presence says that the checkpoint is whole.
+            write_json(self._checkpoint_folder(trial) / TOKENS_NAME, {"num_tokens": self._total_train_tokens})
         super()._save_checkpoint(model, trial)
         folder = self._checkpoint_folder(trial)
         card = Path(self.args.output_dir) / "README.md"
@@ -66,11 +93,23 @@ class MathTrainerMixin:
         if self.is_world_process_zero():
             path = Path(self.args.output_dir) / "README.md"
             name = self.dataset_name or data_name(self.train_dataset)
-            section = card_section(self._card_lines(), self.args, name, num_rows(self.train_dataset))
+            budget = budget_of(self.train_dataset)
+            lines = [*self._card_lines(), *([f"matched control of a difficulty schedule: {budget}"] if budget else [])]
+            section = card_section(lines, self.args, name, num_rows(self.train_dataset))
             path.write_text(with_section(path.read_text(), section))
 
     def _card_lines(self) -> list[str]:
         raise NotImplementedError
+
+
+def num_tokens_in(checkpoint: Path) -> int:
+    """Return how many tokens were trained on up to a checkpoint; of TRL's own, up to its last log."""
+    if (checkpoint / TOKENS_NAME).exists():
+        return int(json.loads((checkpoint / TOKENS_NAME).read_text())["num_tokens"])
+    if not (checkpoint / TRAINER_STATE_NAME).exists():
+        return 0
+    logs = json.loads((checkpoint / TRAINER_STATE_NAME).read_text())["log_history"]
+    return next((int(log["num_tokens"]) for log in reversed(logs) if "num_tokens" in log), 0)
 
 
 def as_math_config(args: Any, model: Any, ours: type, theirs: type, method: str) -> Any:

@@ -6,6 +6,7 @@ each other for ever, so there the engines are the only way; on GPUs they are als
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -32,19 +33,25 @@ ENGINE_DEFAULTS = {"gpu_memory_utilization": 0.3, "layout": EngineLayout(tensor_
 
 
 class EvalEngine(Protocol):
-    """What evaluations and live pairs ask for samples. Every method is for all processes to call together."""
+    """What evaluations, live pairs and live screening ask for samples.
+
+    Every method is for all processes to call together.
+    """
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
         """Return the samples of this process's prompts, drawn from the weights as they are now."""
 
-    def follow(self) -> None:
-        """Take over the weights as they are now, for `sample`."""
+    def follow(self, *, probes: bool = False) -> None:
+        """Take over the weights as they are now, for `sample`; `probes`: make sure that it says what they say."""
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
         """Return the samples of this process's prompts, drawn from the weights that `follow` took over last.
 
         They follow from `sampling.seed` and the prompts, not from what was sampled before.
         """
+
+    def awake(self) -> AbstractContextManager[None]:
+        """Return a context in which several calls of `sample` need not each take and give back a GPU's memory."""
 
     def start(self) -> None:
         """Begin now, so that what keeps an engine from starting shows at once."""
@@ -83,10 +90,14 @@ class OwnModel:
                 samples[row][sample] = completion
         return samples
 
-    def follow(self) -> None:
+    def follow(self, *, probes: bool = False) -> None:
         """Nothing: the weights are the trainer's."""
 
     sample = generate
+
+    def awake(self) -> AbstractContextManager[None]:
+        """Nothing: the model is in memory anyway."""
+        return nullcontext()
 
     def start(self) -> None:
         """Nothing: the model is there."""
@@ -126,29 +137,31 @@ class FollowingEngines:
         for name, value in options.items():
             if value not in (self._options.get(name), ENGINE_DEFAULTS.get(name)):
                 raise UsageError(
-                    f"One engine of vLLM serves evaluation and live pairs, and they differ in {name}: set it for live "
-                    "pairs (live_...), and leave it out for evaluation."
+                    f"One engine of vLLM serves evaluation and live pairs or screening, and they differ in {name}: "
+                    "set it for these (live_..., screening_...), and leave it out for evaluation."
                 )
         if self._engines is None:
             self._context_length = max(context_length, self._context_length)
         elif context_length > self._context_length:
             raise UsageError(
                 f"The engine was started with room for {self._context_length} tokens, and {context_length} are needed "
-                "now: give live_engine_params: {max_model_len: ...}."
+                "now: give live_engine_params (or screening_engine_params): {max_model_len: ...}."
             )
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
-        engines = self._start()
-        parity = engines.follow(self._trainer.model)
+        self.follow(probes=True)
+        return self._start().generate([prompt.ids for prompt in prompts], sampling)
+
+    def follow(self, *, probes: bool = False) -> None:
+        """Take over the weights. Live pairs need no probe: training compares what was sampled with what it sees."""
+        parity = self._start().follow(self._trainer.model, probes=probes)
         if parity is not None and not self._is_proven:
             with everyone_or_nobody("the parity probe"):
                 act_on(parity, "fail")
             self._is_proven = True
-        return engines.generate([prompt.ids for prompt in prompts], sampling)
 
-    def follow(self) -> None:
-        """Take over the weights, without a probe: training compares what was sampled with what it sees itself."""
-        self._start().follow(self._trainer.model, probes=False)
+    def awake(self) -> AbstractContextManager[None]:
+        return self._start().awake()
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
         engines = self._start()

@@ -22,8 +22,13 @@ def sft_card_lines(config: Any) -> list[str]:
         for name in ("coverage_level", "coverage_reduction", "coverage_allocation", "min_coverage_weight"):
             lines.append(f"{name}: `{getattr(config, name)}`")
         if config.coverage_from == "pass_rate":
-            for name in ("coverage_from", "coverage_estimator", "max_pass_rate", "unscreened_steps"):
+            estimator = config.live_estimator if config.is_screened_live else config.column_estimator
+            lines += [f"coverage_from: `{config.coverage_from}`", f"coverage_estimator: `{estimator}`"]
+            for name in ("max_pass_rate", "unscreened_steps"):
                 lines.append(f"{name}: `{getattr(config, name)}`")
+        if config.is_screened_live:
+            for name in ("samples", "every", "rule", "temperature", "max_tokens", "trains_on"):
+                lines.append(f"screening_{name}: `{getattr(config, f'screening_{name}')}`")
     return lines
 
 

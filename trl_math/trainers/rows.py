@@ -12,6 +12,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 from trl import SFTTrainer, pack_dataset
@@ -19,12 +20,15 @@ from trl.chat_template_utils import get_training_chat_template, has_generation_m
 
 from trl_math.data.row_report import RowReport, check_columns, report_rows
 from trl_math.errors import DataError, UsageError
+from trl_math.trainers.screening_rows import check_prompts
 from trl_math.trainers.segments import STEP_IDS
 from trl_math.trainers.sft_config import MathSFTConfig
 from trl_math.trainers.sft_weights import usable_rows
 
 
 logger = logging.getLogger(__name__)
+
+PLACE = "place_before_training"  # a column in between: which row this was
 
 
 def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, config: MathSFTConfig) -> None:
@@ -55,14 +59,29 @@ def ready_rows(
     """
     if formatting_func is None:
         check_columns(dataset, name, config.dataset_text_field, needs_steps=config.coverage_level == "step")
-    dataset = usable_rows(dataset, config, name, is_training=name == "train" if is_training is None else is_training)
+    is_training = name == "train" if is_training is None else is_training
+    dataset = usable_rows(dataset, config, name, is_training=is_training)
     prepare_tokenizer(tokenizer, config)
     is_templated = "input_ids" not in dataset.column_names and formatting_func is None
     rows = tokenize_rows(dataset, tokenizer, config, formatting_func, name)
     rows = check_rows(rows, tokenizer, config, name, is_templated=is_templated)
+    if is_training and config.is_screened_live:
+        check_prompts(rows)
     if config.coverage_level == "step" and STEP_IDS not in rows.column_names:
         rows = add_step_ids(rows, tokenizer, config)
     return rows
+
+
+def which_train(dataset: Dataset, tokenizer: PreTrainedTokenizerBase | None, config: MathSFTConfig) -> np.ndarray:
+    """Return a mask of the rows that training does not leave out; without a tokenizer, whatever their length."""
+    placed = dataset.add_column(PLACE, list(range(len(dataset))))
+    if tokenizer is None:
+        left = usable_rows(placed, config, "train", is_training=True)
+    else:
+        left = ready_rows(placed, tokenizer, config, None, "train")
+    mask = np.zeros(len(dataset), dtype=bool)
+    mask[list(left[PLACE])] = True
+    return mask
 
 
 def tokenize_rows(

@@ -11,6 +11,7 @@ from trl_math.losses import COVERAGE_ESTIMATORS
 from trl_math.losses.parameters import as_mapping, check_parameters
 from trl_math.trainers.generation_eval_config import GenerationEvalConfig
 from trl_math.trainers.objective import OBJECTIVES
+from trl_math.trainers.screening_config import ScreeningConfig
 from trl_math.trainers.segments import STEP_IDS
 
 
@@ -26,10 +27,14 @@ COVERAGE_CHOICES = (
 
 
 @dataclass
-class MathSFTConfig(GenerationEvalConfig, SFTConfig):
+class MathSFTConfig(GenerationEvalConfig, ScreeningConfig, SFTConfig):
     """`SFTConfig` with an objective that may limit confidence. With the defaults it trains exactly as TRL does."""
 
-    _VALID_DICT_FIELDS: ClassVar[list[str]] = [*SFTConfig._VALID_DICT_FIELDS, "objective_params"]
+    _VALID_DICT_FIELDS: ClassVar[list[str]] = [
+        *SFTConfig._VALID_DICT_FIELDS,
+        "objective_params",
+        "screening_engine_params",
+    ]
 
     # Parameters that control the objective
     objective: str = field(
@@ -85,11 +90,12 @@ class MathSFTConfig(GenerationEvalConfig, SFTConfig):
             "choices": ["logprob", "pass_rate"],
         },
     )
-    coverage_estimator: str = field(
-        default="plug_in",
+    coverage_estimator: str | None = field(
+        default=None,
         metadata={
             "help": "F of a pass rate: `plug_in` at the share itself, `posterior_mean` over what the share leaves "
-            "open, or `u_statistic`; the latter two read num_correct and num_samples.",
+            "open, or `u_statistic`; the latter two read num_correct and num_samples. Unset: plug_in, but of what "
+            "live screening finds with screening_rule: agreement posterior_mean, the only one that goes with it.",
             "choices": list(COVERAGE_ESTIMATORS),
         },
     )
@@ -134,6 +140,7 @@ class MathSFTConfig(GenerationEvalConfig, SFTConfig):
         # Before TRL's own checks, which look at this machine: a typing mistake is one on every machine.
         self._check_objective()
         self._check_pass_rates()
+        self.check_screening()
         self._check_refill()
         self.check_generation_eval()
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
@@ -146,12 +153,17 @@ class MathSFTConfig(GenerationEvalConfig, SFTConfig):
     @property
     def refills(self) -> bool:
         """Whether batches are composed while training: some examples are screened out and replaced."""
-        return self.min_coverage_weight > 0 or self.unscreened_steps > 0
+        return self.min_coverage_weight > 0 or self.unscreened_steps > 0 or self.is_screened_live
 
     @property
     def gate(self) -> float:
         """The pass rate from which on rows are not trained on; infinite if there is none."""
         return math.inf if self.max_pass_rate is None else self.max_pass_rate
+
+    @property
+    def column_estimator(self) -> str:
+        """How F of a pass rate in the data is estimated: as published unless given."""
+        return self.coverage_estimator or "plug_in"
 
     @property
     def own_loss(self) -> str:
@@ -171,7 +183,8 @@ class MathSFTConfig(GenerationEvalConfig, SFTConfig):
     def _check_objective(self) -> None:
         pick("objective", self.objective, OBJECTIVES)
         for name in COVERAGE_CHOICES:
-            pick(name, getattr(self, name), self.__dataclass_fields__[name].metadata["choices"])
+            if getattr(self, name) != self.__dataclass_fields__[name].default:
+                pick(name, getattr(self, name), self.__dataclass_fields__[name].metadata["choices"])
         check_parameters(
             f"objective: {self.objective}", "objective_params", OBJECTIVES[self.objective], self.objective_params or {}
         )
@@ -259,6 +272,7 @@ class MathSFTConfig(GenerationEvalConfig, SFTConfig):
         if not self.refills:
             return
         screening = "unscreened_steps" if self.unscreened_steps else "min_coverage_weight"
+        screening = "screening: live" if self.is_screened_live else screening
         if self.min_coverage_weight and (
             self.objective != "coverage" or self.num_attempts is None or self.num_attempts <= 1
         ):

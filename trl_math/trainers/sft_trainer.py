@@ -1,25 +1,18 @@
 """`MathSFTTrainer`: TRL's `SFTTrainer` with an objective that can limit confidence."""
 
-import json
-import math
 import os
-import sys
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from trl_math.errors import RunFolderError, UsageError
-from trl_math.files import write_json
-from trl_math.losses import cross_entropy_weight
+from trl_math.errors import UsageError
 from trl_math.trainers.collator import CarryingCollator
 from trl_math.trainers.common import MathTrainerMixin, as_math_config, can_prepare, processing_class_of
 from trl_math.trainers.coverage_metrics import LIVE_WEIGHT, coverage_means, coverage_sums, pass_rate_sums
@@ -28,30 +21,26 @@ from trl_math.trainers.generation_eval import GenerationEvalCallback
 from trl_math.trainers.generation_eval_config import load_eval_problems
 from trl_math.trainers.model_card import sft_card_lines
 from trl_math.trainers.objective import SegmentObjective, attempts_of, build_objective, is_cross_entropy
-from trl_math.trainers.refill import RefillCallback, RefillLoader, RefillState, StepShape
+from trl_math.trainers.refill_trainer import RefillTrainer
 from trl_math.trainers.rows import pack_rows, ready_rows
 from trl_math.trainers.segments import (
     COVERAGE_WEIGHTS,
     TOKEN_WEIGHTS,
     Carried,
     Segments,
-    batch_ids,
     count_segments,
 )
 from trl_math.trainers.sft_config import MathSFTConfig
 from trl_math.trainers.sft_requests import refuse_clashes, refuse_weights
-from trl_math.trainers.sft_weights import pass_rates_of, with_token_columns
+from trl_math.trainers.sft_weights import with_token_columns
 
 
-REFILL_STATE_NAME = "refill.json"
-
-
-class MathSFTTrainer(MathTrainerMixin, SFTTrainer):
+class MathSFTTrainer(MathTrainerMixin, RefillTrainer):
     """TRL's `SFTTrainer`, except that the loss is `args.objective`; everything else is inherited.
 
     With the default objective (cross-entropy) loss and gradients are TRL's bit for bit, unless rows bring a `weight`.
-    Rows are tokenised and checked before the model is loaded. With `min_coverage_weight` or `unscreened_steps` the
-    training batches come from a `RefillLoader`.
+    Rows are tokenised and checked before the model is loaded. With `min_coverage_weight`, `unscreened_steps` or
+    `screening: live` the training batches are composed on the way (`refill_trainer`).
 
     Takes the arguments of `SFTTrainer`; `args` is a [`MathSFTConfig`].
     """
@@ -73,8 +62,6 @@ class MathSFTTrainer(MathTrainerMixin, SFTTrainer):
         self._is_trl_loss = is_cross_entropy(args)
         self._tempered_head: TemperedHead | None = None
         self._num_segments_in_batch: torch.Tensor | None = None
-        self._refill: RefillLoader | None = None
-        self._is_open: list[bool] = []  # for each training row, whether its pass rate is below the gate
         self._ready_rows: list[Any] = []
         self._has_training_rows = False  # they are prepared first
         self._weight_scale: float | None = None  # what the training rows' weights were divided by
@@ -100,10 +87,9 @@ class MathSFTTrainer(MathTrainerMixin, SFTTrainer):
             self.data_collator = CarryingCollator(**vars(self.data_collator), carried=self._carried)
         if not self._is_trl_loss:
             self._tempered_head = self._make_tempered_head()
-        if args.refills:
-            self.add_callback(RefillCallback(self))
         if eval_problems is not None:
             self.add_callback(GenerationEvalCallback.from_config(self, eval_problems))
+        self.set_up_refill()
 
     # ---- Rows ----
 
@@ -127,7 +113,8 @@ class MathSFTTrainer(MathTrainerMixin, SFTTrainer):
     ) -> Dataset:
         is_training, self._has_training_rows = name == "train" and not self._has_training_rows, True
         rows = ready_rows(dataset, tokenizer, config, formatting_func, name, is_training=is_training)
-        rows, scale = with_token_columns(rows, config, name, self._weight_scale)
+        reads_rates = not (is_training and config.is_screened_live)
+        rows, scale = with_token_columns(rows, config, name, self._weight_scale, reads_rates=reads_rates)
         if TOKEN_WEIGHTS in rows.column_names:
             self._refuse_weights()
         if is_training:
@@ -199,10 +186,6 @@ class MathSFTTrainer(MathTrainerMixin, SFTTrainer):
         self._log_and_check(loss, segments, factors)
         return (loss, logits_outputs) if return_outputs else loss
 
-    def _segments(self, fused: Any, inputs: dict[str, Any], step_ids: torch.Tensor | None) -> Segments:
-        ids, sequence_ids = batch_ids(inputs, self.args.coverage_level, step_ids)
-        return Segments(fused.log_probs, fused.label_mask, ids, sequence_ids)
-
     def _factors(self, segments: Segments | None, carried: Carried) -> torch.Tensor | None:
         """Return F of each segment from its pass rate, 1 where there is none yet; None where F is not from these."""
         if segments is None or self.args.coverage_from != "pass_rate":
@@ -256,8 +239,8 @@ class MathSFTTrainer(MathTrainerMixin, SFTTrainer):
         if sums:
             means = coverage_means(torch.cat(sums))
             self._metrics[self._mode].update({name: [value] for name, value in means.items()})
-            if self._refill is not None and self._mode == "train":
-                self._metrics["train"]["coverage/num_discarded"] = [self._refill.state.num_discarded]
+            if self._mode == "train":
+                self._metrics["train"].update({name: [value] for name, value in self.refill_logs().items()})
         super().log(logs, start_time)
 
     def _causal_lm(self) -> Any:
@@ -274,109 +257,6 @@ class MathSFTTrainer(MathTrainerMixin, SFTTrainer):
                 f"objective: {self.args.objective} reads the LM head twice, which MoE models do not allow."
             )
         return TemperedHead(self._causal_lm(), temperature)
-
-    # ---- Refill ----
-
-    def get_train_dataloader(self) -> Any:
-        if not self.args.refills:
-            return super().get_train_dataloader()
-        self._set_signature_columns_if_needed()
-        columns = [column for column in self._signature_columns if column in self.train_dataset.column_names]
-        dataset = self.train_dataset.select_columns(columns)
-        shape = StepShape(
-            micro_batch=self.args.per_device_train_batch_size,
-            num_accumulation=self.args.gradient_accumulation_steps,
-            num_processes=self.accelerator.num_processes,
-            rank=self.accelerator.process_index,
-        )
-        if self.args.unscreened_steps:
-            self._is_open = (pass_rates_of(self.train_dataset, self.args) < self.args.gate).tolist()
-        self._refill = RefillLoader(
-            dataset=dataset,
-            shape=shape,
-            score=self._gate_rows if self.args.unscreened_steps else self._score_rows,
-            collate=lambda rows: self.data_collator([self._screened(dataset[row]) for row in rows]),
-            threshold=self.args.min_coverage_weight,
-            seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
-            max_passes=math.inf if self.args.max_steps > 0 else self.args.num_train_epochs,
-        )
-        return self._refill
-
-    @torch.no_grad()
-    def _score_rows(self, rows: list[int]) -> list[float]:
-        """Return F of each row under the current weights, each process scoring its slice in micro-batches."""
-        assert self._refill is not None
-        share = -(-len(rows) // self.accelerator.num_processes)
-        mine = rows[self.accelerator.process_index * share :][:share]
-        mine += rows[:1] * (share - len(mine))  # every process makes the same number of forward passes
-        self.model_wrapped.eval()
-        size = self.args.per_device_eval_batch_size
-        weights = [self._row_weights(mine[start : start + size]) for start in range(0, share, size)]
-        self.model_wrapped.train()
-        return self.accelerator.gather(torch.cat(weights))[: len(rows)].tolist()
-
-    def _row_weights(self, rows: list[int]) -> torch.Tensor:
-        inputs = dict(self._prepare_inputs(self._refill.collate(rows)))
-        step_ids = Carried.taken_from(inputs).step_ids
-        fused = self.model_wrapped(**inputs, use_cache=False, fused_lm_head=True)
-        segments = self._segments(fused, inputs, step_ids)
-        weights = cross_entropy_weight(build_objective(self.args, segments).function, segments.logps)
-        _, sequence_ids = batch_ids(inputs, self.args.coverage_level, step_ids)
-        # A row is dead only when all of its steps are.
-        return segments.sequence_max(weights)[torch.unique_consecutive(sequence_ids)][: len(rows)]
-
-    @property
-    def _is_screening(self) -> bool:
-        return self.state.global_step >= self.args.unscreened_steps
-
-    def _gate_rows(self, rows: list[int]) -> list[float]:
-        """Return 1 for rows below the gate on pass rates, which is open to all during the first steps."""
-        return [float(not self._is_screening or self._is_open[row]) for row in rows]
-
-    def _screened(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Return a row without its F while all count in full."""
-        return row if self._is_screening else {key: row[key] for key in row if key != COVERAGE_WEIGHTS}
-
-    def set_initial_training_values(self, args: Any, dataloader: Any) -> Any:
-        """With `max_steps` the refill goes through the data as often as it takes, however many rows it discards."""
-        num_train_epochs, *rest = super().set_initial_training_values(args, dataloader)
-        return (sys.maxsize if self.args.refills and args.max_steps > 0 else num_train_epochs, *rest)
-
-    def _init_training_state(
-        self,
-        max_steps: Any,
-        num_update_steps_per_epoch: Any,
-        num_train_epochs: Any,
-        resume_from_checkpoint: Any,
-        trial: Any,
-    ) -> tuple[int, int]:
-        trained = super()._init_training_state(
-            max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
-        )
-        if self._refill is None or resume_from_checkpoint is None:
-            return trained
-        path = Path(resume_from_checkpoint) / REFILL_STATE_NAME
-        if not path.exists():
-            raise RunFolderError(
-                f"{resume_from_checkpoint} was not written with min_coverage_weight or unscreened_steps; it has no "
-                f"{path.name}."
-            )
-        state = RefillState(**json.loads(path.read_text()))
-        if state.num_rows != self._refill.state.num_rows:
-            raise RunFolderError(
-                f"{resume_from_checkpoint} was written with {state.num_rows} rows and there are "
-                f"{self._refill.state.num_rows} now: the data set has changed."
-            )
-        self._refill.state = state
-        return self._refill.state.resume(), 0
-
-    # ---- Checkpoints and card ----
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        if self._refill is not None and self.args.should_save:
-            # Before the trainer's state, whose presence says that the checkpoint is whole.
-            write_json(self._checkpoint_folder(trial) / REFILL_STATE_NAME, asdict(self._refill.state))
-        super()._save_checkpoint(model, trial)
 
     def _card_lines(self) -> list[str]:
         return sft_card_lines(self.args)

@@ -20,6 +20,7 @@ from trl_math.data.difficulty_schedule import PASS_RATE, nothing_left, own_weigh
 from trl_math.errors import DataError
 from trl_math.losses import schedule_values
 from trl_math.losses.coverage_estimates import estimate
+from trl_math.trainers.screening_rows import check_gold_answers
 from trl_math.trainers.segments import COVERAGE_WEIGHTS, STEP_IDS, TOKEN_WEIGHTS
 
 
@@ -40,6 +41,11 @@ def usable_rows(dataset: Dataset, config: Any, name: str, *, is_training: bool) 
         logger.warning("%d rows of the %s data set have weight 0 and are left out.", (weights == 0).sum(), name)
         dataset = dataset.select(np.flatnonzero(weights))
     if config.coverage_from != "pass_rate":
+        return dataset
+    if is_training and config.is_screened_live:
+        if _has_rates(dataset):
+            logger.warning("The pass rates of the %s data set are not read: screening: live estimates its own.", name)
+        check_gold_answers(dataset)
         return dataset
     if not is_training and not _has_rates(dataset):
         logger.warning("The %s data set has no pass rates: its rows count in full.", name)
@@ -63,10 +69,13 @@ def usable_rows(dataset: Dataset, config: Any, name: str, *, is_training: bool) 
     return dataset.select(np.flatnonzero(is_open))
 
 
-def with_token_columns(rows: Dataset, config: Any, name: str, scale: float | None) -> tuple[Dataset, float | None]:
+def with_token_columns(
+    rows: Dataset, config: Any, name: str, scale: float | None, *, reads_rates: bool = True
+) -> tuple[Dataset, float | None]:
     """Return tokenised rows with the per-token columns that they need, and what weights were divided by.
 
-    Where all weights come out as 1 there is no column: rows count as without weights.
+    Where all weights come out as 1 there is no column: rows count as without weights. `reads_rates`: F(N, p) is of the
+    rows' own pass rates, and not estimated on the way.
     """
     columns: dict[str, np.ndarray] = {}
     weights = own_weights(rows, name)
@@ -75,7 +84,8 @@ def with_token_columns(rows: Dataset, config: Any, name: str, scale: float | Non
         weights = weights / scale
         if (weights != 1).any():
             columns[TOKEN_WEIGHTS] = weights
-    if config.coverage_from == "pass_rate" and config.num_attempts != 1 and _has_rates(rows):
+    weighs_by_rates = reads_rates and config.coverage_from == "pass_rate" and config.num_attempts != 1
+    if weighs_by_rates and _has_rates(rows):
         columns[COVERAGE_WEIGHTS] = np.array(coverage_factors(rows, config, pass_rates_of(rows, config)))
     if not columns:
         return rows, scale
@@ -102,18 +112,18 @@ def weight_scale(rows: Dataset, weights: np.ndarray, config: Any) -> float:
 
 def coverage_factors(rows: Dataset, config: Any, rates: np.ndarray) -> list[float]:
     """Return F(N, p) of each row's problem, by the configured estimator."""
-    if config.coverage_estimator == "plug_in":
+    if config.column_estimator == "plug_in":
         return schedule_values("coverage", rates.tolist(), {"num_attempts": config.num_attempts})
-    asking = f"coverage_estimator: {config.coverage_estimator}"
+    asking = f"coverage_estimator: {config.column_estimator}"
     correct, samples = _counts(rows, asking)
     too_few = np.flatnonzero(samples < config.num_attempts)
-    if config.coverage_estimator == "u_statistic" and len(too_few):
+    if config.column_estimator == "u_statistic" and len(too_few):
         raise DataError(
             f"{asking} needs num_attempts ({config.num_attempts:g}) samples of every problem, and {len(too_few)} of "
             f"{len(rows)} rows have fewer: the first is row {too_few[0]} with {samples[too_few[0]]:g}. Use "
             "posterior_mean."
         )
-    return estimate(config.coverage_estimator, correct, samples, config.num_attempts).tolist()
+    return estimate(config.column_estimator, correct, samples, config.num_attempts).tolist()
 
 
 def pass_rates_of(rows: Dataset, config: Any) -> np.ndarray:

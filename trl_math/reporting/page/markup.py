@@ -12,7 +12,7 @@ from typing import Any
 
 
 FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
-VOID = frozenset(("br", "col", "hr", "input", "link", "meta", "wbr"))
+VOID = frozenset(("br", "col", "hr", "img", "input", "link", "meta", "wbr"))
 
 
 class Markup(str):

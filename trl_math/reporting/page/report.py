@@ -26,6 +26,7 @@ from trl_math.reporting.page.overview import overview
 from trl_math.reporting.page.quality import confidence, grading
 from trl_math.reporting.page.read_runs import read_runs
 from trl_math.reporting.page.runs import Run
+from trl_math.reporting.page.study import study_section
 from trl_math.reporting.page.tables import Section
 from trl_math.reporting.page.training import training
 
@@ -44,12 +45,15 @@ class Options:
     samples: int = 4  # shown of a problem and a run, at most
     browser_mb: float = 6.0  # of the page, for samples
     overwrite: bool = False
+    study: str | None = None  # what `trl-math compare` wrote of arms
 
     def __post_init__(self) -> None:
         if self.samples < 0:
             raise UsageError(f"samples must be 0 (none) or above, got {self.samples}.")
         if not 0 <= self.browser_mb <= 1000:
             raise UsageError(f"browser_mb must be from 0 (no samples) to 1000, got {self.browser_mb}.")
+        if self.study is not None and Path(self.study).suffix != ".json":
+            raise UsageError(f"study must be the .json file of a comparison of arms, got {self.study}.")
 
 
 class Written(NamedTuple):
@@ -101,6 +105,7 @@ def _check_output(page: Path, folder: Path, overwrite: bool) -> None:
 
 def _sections(runs: Sequence[Run], options: Options) -> Iterable[Section | None]:
     yield overview(runs)
+    yield study_section(Path(options.study) if options.study is not None else None)
     yield main_table(runs)
     yield curves(runs, with_majority=options.majority)
     yield frontier(runs)
