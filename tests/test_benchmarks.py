@@ -17,6 +17,7 @@ def sft_step(monkeypatch):
     del sys.modules["sft_step"]
 
 
+@pytest.mark.slow
 def test_sft_step_prints_its_figure_last(sft_step, capsys) -> None:
     sft_step.main(["--quick"])
     lines = capsys.readouterr().out.splitlines()

@@ -271,6 +271,7 @@ def benchmark(monkeypatch, request):
 NUMBER = r"[+-]\d+\.\d \([+-]\d+\.\d\.\.[+-]\d+\.\d\)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("benchmark", "arms", "line"),
     [

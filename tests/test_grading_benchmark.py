@@ -5,7 +5,10 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_it_prints_its_figure_last(monkeypatch, capsys) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     import grading

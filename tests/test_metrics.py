@@ -154,6 +154,7 @@ def test_coverage_of_a_benchmark() -> None:
 # ---- The benchmark ----
 
 
+@pytest.mark.slow
 def test_benchmark_prints_its_figure_last(monkeypatch, capsys) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     import metrics

@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from helpers import quiet_environment
 
 
+@pytest.mark.slow
 def test_report_prints_its_figure_last():
     script = Path(__file__).parents[1] / "benchmarks" / "report.py"
     done = subprocess.run(
