@@ -304,5 +304,5 @@ def test_a_benchmark_runs_and_resumes(benchmark, arms, line, tmp_path, capsys):
 def test_runs_of_other_settings_are_refused(tmp_path):
     run = GradedRun("base", 0, [0], [1], [[1]], [[1.0]], {}, asdict(GradedSettings()))
     run.save(tmp_path / "base-seed-0.json")
-    with pytest.raises(RunFolderError, match=r"steps 600 there, 7 here"):
+    with pytest.raises(RunFolderError, match=f"steps {GradedSettings().steps} there, 7 here"):
         run_arms("none", [UNIFORM], [0], tmp_path, GradedSettings(steps=7), GradedRun.load)

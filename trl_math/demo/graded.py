@@ -99,6 +99,17 @@ def weighted(dataset: Dataset, arm: str) -> Dataset:
     return made
 
 
+def pace(arm: str, settings: GradedSettings) -> dict[str, Any]:
+    """Return the learning rates. All end at rest: at a constant one the last steps move levels by tens of points."""
+    if arm == BASE:
+        return {"lr_scheduler_type": "cosine"}
+    return {
+        "lr_scheduler_type": "cosine",
+        "learning_rate": settings.arm_learning_rate,
+        "warmup_steps": settings.warmup_steps,
+    }
+
+
 def run(
     arm: str,
     seed: int,
@@ -138,11 +149,7 @@ def run(
         rates = posterior_mean(np.array(counts), np.full(len(counts), settings.num_samples))
         training_rows = weighted(made.add_column(PASS_RATE, rates.tolist()), arm)
     with tempfile.TemporaryDirectory() as folder:
-        # All end at rest: at a constant rate the last steps move levels by tens of points.
-        pace = {"max_steps": steps, "lr_scheduler_type": "cosine"}
-        if arm != BASE:
-            pace |= {"learning_rate": settings.arm_learning_rate, "warmup_steps": settings.warmup_steps}
-        config = training_config(settings, seed, folder, **pace)
+        config = training_config(settings, seed, folder, max_steps=steps, **pace(arm, settings))
         train(model, training_rows, tokenizer, config, [callback])
     said = {}
     if arm == BASE:
