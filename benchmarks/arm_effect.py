@@ -31,7 +31,7 @@ class Experiment:
         settings: The sizes of the experiment.
         quick: Sizes that only show that it runs.
         run_type: What a worker leaves.
-        seeds: How many, from 1; sizes were chosen with 0.
+        seeds: How many, from 1: sizes are tried with 0, and `about` says which others had been seen by then.
         table: Of the base's runs and the arms': Markdown.
         results: Of both: what `results.json` has besides settings and time.
         draw: Of both and a path: the figure's files.
@@ -97,7 +97,9 @@ def time_said(everything: Sequence[ArmRun], seconds: float | None) -> str:
 def _parser(experiment: Experiment) -> argparse.ArgumentParser:
     about = {"description": experiment.about, "formatter_class": argparse.RawDescriptionHelpFormatter}
     parser = argparse.ArgumentParser(**about)
-    seeds_help = "number of seeds, from 1: sizes were chosen with 0"
+    seeds_help = (
+        "number of seeds, from 1: sizes are tried with 0, and which others had been seen by then is said above"
+    )
     parser.add_argument("--seeds", type=int, default=experiment.seeds, help=seeds_help)
     parser.add_argument("--workers", type=int, default=2, help="processes at a time, one thread each")
     parser.add_argument("--output", type=Path, default=Path("runs") / experiment.name)

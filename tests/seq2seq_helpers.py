@@ -1,16 +1,33 @@
 """Trainers of encoder-decoder models for tests: ours, and transformers' own on the same batches."""
 
+import json
+from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from helpers import products, settings
+from safetensors.torch import load_file, save_file
 from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from trl_math import MathSeq2SeqConfig, MathSeq2SeqTrainer
-from trl_math.models import tiny_t5, tiny_t5_tokenizer
+from trl_math.models import save_tiny_t5, tiny_t5, tiny_t5_tokenizer
 
 
+HEAD = "lm_head.weight"
 ARGUMENTS = ("peft_config", "eval_dataset", "callbacks", "processing_class", "model", "compute_loss_func")
+
+
+def save_own_head(folder: Any) -> Path:
+    """Write a T5 as Flan-T5 is: its head is its own, and its configuration says what it says on the hub."""
+    save_tiny_t5(folder)
+    weights = load_file(folder / "model.safetensors")
+    noise = torch.randn(weights["shared.weight"].shape, generator=torch.Generator().manual_seed(1))
+    save_file({**weights, HEAD: 0.05 * noise}, folder / "model.safetensors", metadata={"format": "pt"})
+    told = json.loads((folder / "config.json").read_text())
+    told.pop("scale_decoder_outputs")
+    (folder / "config.json").write_text(json.dumps({**told, "tie_word_embeddings": False}))
+    return Path(folder)
 
 
 def make_seq2seq(folder: Any, dataset: Dataset | None = None, **overrides: Any) -> MathSeq2SeqTrainer:

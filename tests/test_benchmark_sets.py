@@ -84,7 +84,7 @@ def test_every_other_source_is_a_benchmark_named_by_its_stem(tmp_path):
     [
         ("gms8k", r"Unknown benchmark 'gms8k'\. Did you mean 'gsm8k'\? Known: gsm8k, .*; or give a \.jsonl"),
         ("MATH-500", "Did you mean 'math500'"),
-        ("aime2024=a.jsonl", "Unknown benchmark 'aime2024'. Did you mean 'aime24'"),
+        ("aime2024=a.jsonl", r"Unknown benchmark 'aime2024'\. Did you mean 'aime24'.* by their file alone: a\.jsonl"),
         ("", "Unknown benchmark ''"),
         ("gsm8k=", "'gsm8k=' names no file: write gsm8k=path/to/file.jsonl"),
         ("cais/mmlu", "several benchmarks: name one of mmlu_mathematics, mmlu_physics"),
@@ -94,6 +94,15 @@ def test_a_typo_is_one_line_with_the_nearest_name(text, message):
     with pytest.raises(UsageError, match=message) as error:
         find_benchmark(text)
     assert "\n" not in str(error.value)
+
+
+def test_problems_of_your_own_are_named_by_their_file(tmp_path, monkeypatch):
+    """A name in front of a folder with sides, as `trl-math split` makes one, is told which file it is."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r" / "sides").mkdir(parents=True)
+    (tmp_path / "r" / "sides" / "test.jsonl").touch()
+    with pytest.raises(UsageError, match=r"Unknown benchmark 'tt'.* by their file alone: r/sides/test\.jsonl$"):
+        find_benchmark("tt=r/sides/")
 
 
 # The hub

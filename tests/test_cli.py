@@ -263,7 +263,12 @@ def test_a_changed_data_set_is_another_run(tmp_path):
 
 
 # The file that a command leaves which leaves no `run.json`.
-MADE = {"difficulty": "difficulty.jsonl", "collect": "rows.jsonl"}
+MADE = {
+    "difficulty": "difficulty.jsonl",
+    "collect": "rows.jsonl",
+    "rationales": "rows.jsonl",
+    "split": "train.jsonl",
+}
 
 
 def smoke(name):

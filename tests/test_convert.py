@@ -128,7 +128,7 @@ def test_any_document_comes_back(tmp_path, monkeypatch):
 def test_an_import_is_a_folder_of_samples(capsys):
     assert run(write(document()), "--to", "samples", "--output", "samples") == 0
     said = capsys.readouterr().out
-    assert "5 samples of 3 problems" in said and "1 records have no completion yet" in said
+    assert "5 samples of 3 problems" in said and "1 record has no completion yet" in said
     rows = [row for _, _, row in read_rows("samples")]
     assert [(row["problem_id"], row["sample_index"]) for row in rows][:2] == [("multiarith/7", 1), ("multiarith/7", 0)]
     # The space that the published prompts lost behind "step by step." is there.
@@ -154,10 +154,29 @@ def test_two_stages_are_one_sample():
     assert sampled(record(prompt=unstripped)) == sampled(record())
     assert sampled(record(completion="72.")) == sampled(record())
     assert sampled(record(prompt="another prompt")) == sampled(record())
+    # What stands before the reasoning was asked first, if the record does not say it, or says it with a space more.
+    assert sampled(record(reasoning_prompt=None)) == sampled(record())
+    spaced = {"reasoning_prompt": f"{TWO_STAGES['reasoning_prompt']}\n"}
+    assert sampled(record(**spaced)) == sampled(record())
     # A rationale that ran out of tokens has not ended, though its answer has.
     assert sampled(record(reasoning_finish_reason="length")).finish_reason == "length"
     one = {"prompt": "Q ###", "completion": " 5 --> 5", "finish_reason": "length"}
     assert sampled(one) == ("Q ###", " 5 --> 5", "length")
+
+
+def test_stages_that_do_not_fit_each_other_are_named_and_lose_nothing(capsys):
+    """The prompt of the first stage alone, or another one: the reasoning stays, and which record it is is said."""
+    alone = record(0, 1, prompt=TWO_STAGES["reasoning_prompt"])
+    assert sampled(alone) == sampled(record())
+    other = record(0, 2, prompt="another prompt", reasoning_prompt=None)
+    assert sampled(other).prompt == "another prompt" and "48 + 24 = 72.\nTherefore" in sampled(other).completion
+    value = {"metadata": METADATA, "data": {"0": [record(0, 0), alone, other]}}
+    assert run(write(value), "--to", "samples", "--output", "samples") == 0
+    said = capsys.readouterr().out
+    assert "2 records of two stages have a prompt that is not reasoning_prompt and reasoning_completion" in said
+    assert "(completion 1 of problem '0' for one)" in said
+    assert run("samples", "--to", "completion_dataset", "--output", "back.json") == 0
+    assert json.loads(Path("back.json").read_text()) == value
 
 
 def broken(change):
@@ -178,7 +197,15 @@ def broken(change):
         (broken(lambda d: d["0"][1].update(completion_index=0)), "problem '0': completion_index 0 is there twice"),
         (broken(lambda d: d["0"][1].update(completion_index="1")), "completion_index is '1', and no whole number"),
         (broken(lambda d: d["7"][0].update(sample_index=8)), "sample_index is 8, and it stands under '7'"),
-        (broken(lambda d: d.update({"7": {}})), "problem '7': not valid JSON (expected '['"),
+        (broken(lambda d: d.update({"7": {}})), "problem '7': expected a list, and it is dict"),
+        (broken(lambda d: d.update({"7": 5})), "problem '7': expected a list, and it is int"),
+        (
+            broken(lambda d: d["0"][1].update(question="\ud800?")),
+            "completion 1 of problem '0': question has half of a surrogate pair",
+        ),
+        (broken(lambda d: d["0"][1].update(answer="\udfff")), "completion 1 of problem '0': answer has half of a"),
+        ({"metadata": {}, "data": [1]}, "dataset cannot become samples; it can become problems"),
+        ({"metadata": {}, "data": [1]}, "data is a list"),
         ('{"metadata": {}, "data": {"0": [], "0": []}}', "problem '0' is there twice"),
         ('{"metadata": {}, "data": {"0": []}} x', "more text follows"),
         ('{"metadata": {}, "data": {"0": [{"a": 1}, ', "completion 0 of problem '0': it has no sample_index"),
@@ -191,6 +218,19 @@ def test_a_broken_file_is_named_by_its_record(value, message, capsys):
     assert run(write(value), "--to", "samples", "--output", "samples") == 2
     assert message in capsys.readouterr().err
     assert not Path("samples").exists() and not list(Path().glob(".*part*"))
+
+
+def test_a_file_that_is_said_to_be_of_another_kind_is_refused(capsys):
+    write({"metadata": {}, "data": [1]}, "list.json")
+    assert run("list.json", "--from", "completion_dataset", "--to", "samples", "--output", "samples") == 2
+    assert "data: expected an object, and it is list" in capsys.readouterr().err
+    assert run("list.json", "--to", "problems", "--output", "problems.jsonl") == 2
+    assert "problem 0 is int, and no object" in capsys.readouterr().err
+    write(
+        {"metadata": {}, "data": [{"question": "?", "answer": "1"}, {"question": "\ud800", "answer": "1"}]}, "s.json"
+    )
+    assert run("s.json", "--to", "problems", "--output", "problems.jsonl") == 2
+    assert "problem 1: question has half of a surrogate pair" in capsys.readouterr().err
 
 
 def test_a_file_that_is_cut_says_where(tmp_path, capsys):
@@ -326,12 +366,49 @@ def test_problems_in_a_style_of_fine_tune_cot_become_files_for_openai(capsys):
     assert "Set prompt_style" in capsys.readouterr().err
     assert run("one.json", "--to", "samples", "--output", "x") == 2
     assert "dataset cannot become samples; it can become problems" in capsys.readouterr().err
+    assert run("ones.json", "--to", "samples", "--output", "x") == 2
+    assert "No file or folder 'ones.json'. Did you mean 'one.json'?" in capsys.readouterr().err
     assert run("file.jsonl", "--to", "rows", "--output", "x", "--data", "y") == 2
     assert "data says nothing about how openai_completion becomes rows" in capsys.readouterr().err
     for weight in (0.5, "2"):
         Path("weighted.jsonl").write_text(json.dumps({**published, "weight": weight}) + "\n")
         assert run("weighted.jsonl", "--to", "openai_chat", "--output", "x") == 2
         assert f"row 0 has weight {weight!r}" in capsys.readouterr().err
+
+
+def test_prompts_and_completions_alone_are_asked_what_they_are(capsys):
+    """Rows of ours may have these two columns, too: the mark tells, or the user."""
+    own = {"prompt": "How many? ###", "completion": " 4 + 4 = 8 --> 8"}
+    write(own, "own.jsonl")
+    assert run("own.jsonl", "--to", "openai_chat", "--output", "x.jsonl") == 2
+    said = capsys.readouterr().err
+    assert "without ' END' at their end" in said and "set from to rows" in said and "openai_completion" in said
+    assert run("own.jsonl", "--from", "rows", "--to", "openai_completion", "--output", "own_end.jsonl") == 0
+    assert lines("own_end.jsonl") == [{**own, "completion": own["completion"] + " END"}]
+    write({**own, "completion": " 8 ###"}, "marked.jsonl")
+    assert run("marked.jsonl", "--end", " ###", "--to", "rows", "--output", "rows.jsonl") == 0
+    assert lines("rows.jsonl") == [{**own, "completion": " 8"}]
+    write({**own, "sample_index": 0}, "more.jsonl")
+    assert run("more.jsonl", "--to", "openai_completion", "--output", "more_end.jsonl") == 0
+    assert lines("more_end.jsonl") == lines("own_end.jsonl")
+
+
+def test_the_first_example_of_the_docs_works_as_written():
+    """From published completions to a file for OpenAI, and back: the commands of docs/formats.md, in their order."""
+    text = (Path(__file__).parents[1] / "docs" / "formats.md").read_text()
+    example = text.partition("# Formats")[2].partition("## ")[0]
+    commands = [line.partition(" #")[0].split()[1:] for line in example.splitlines() if line.startswith("    ")]
+    assert len(commands) >= 4
+    write(document(), "completion_data.json")
+    for command in commands:
+        assert main(command) == 0
+    assert json.loads(Path("back.json").read_text()) == document()
+    assert {row["prompt"] for row in lines("file.jsonl")} == {"How many are 0? ###", "How many are 7? ###"}
+    assert {row["completion"] for row in lines("file.jsonl")} == {" 48 + 24 = 72. --> 72 END"}
+    inline = next(line for line in example.splitlines() if line.startswith("`trl-math"))
+    write(DATASET, "multiarith.json")
+    assert main([word.rstrip("`.") for word in inline.replace("file.jsonl", "answers.jsonl").split()][1:]) == 0
+    assert lines("answers.jsonl")[0] == {"prompt": "How many? ###", "completion": " 8.0 END"}
 
 
 def test_samples_that_were_drawn_here_are_written_as_published_ones():

@@ -522,7 +522,7 @@ def test_grades_of_other_samples_are_not_overwritten(command):
     rows[1]["answer"] = "8"
     write_problems(rows)
     again = works(command("grade", "one.jsonl", "--data", "problems.jsonl", "--output", "graded.jsonl"))
-    assert "1 grades no longer held" in again.out and "0 of 1 are right" in again.out
+    assert "1 grade no longer held" in again.out and "0 of 1 are right" in again.out
     twice = [{"problem_id": "digit/1", "completion": "7", "sample_index": 0}] * 2
     write_problems(twice, "twice.jsonl")
     fails(command("grade", "twice.jsonl", "--data", "problems.jsonl", "--output", "new.jsonl"), "is there twice")
@@ -534,6 +534,8 @@ def test_grade_says_what_is_wrong(command):
     write_problems([{"id": 1, "text": "x"}], "samples.jsonl")
     words = ["grade", "samples.jsonl", "--data", "problems.jsonl"]
     fails(command(*words), "Where do the graded samples go?")
+    fails(command(*words, "--output", "graded.json"), "output graded.json does not end in .jsonl")
+    fails(command(*words, "--output", "samples.jsonl"), "output samples.jsonl is the file of the samples")
     fails(command(*words, "--output", "graded.jsonl"), "Expected problem_id and completion")
     write_problems([{"problem_id": "x", "completion": "7"}], "samples.jsonl")
     fails(command(*words, "--output", "graded.jsonl"), "answers one of these problems")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from trl_math.data.columns import ANSWER_KINDS
+from trl_math.data.prompt_styles import PROMPT_STYLES, TEACHING_STYLES
 from trl_math.errors import UsageError
 from trl_math.grading import REASONS, Grade, grade, grade_all, last_boxed
 from trl_math.grading.locate import PLACES
@@ -403,6 +404,13 @@ def test_typing_errors() -> None:
         ("thus --> \\boxed{7}", "7", "math", (True, "7", "prefix")),
         ("<think>3 --> 4</think> Thus --> 5", "5", "math", (True, "5", "prefix")),
         ("72 is it -->", "72", "number", (False, None, "none")),  # cut off: what stands before is no answer
+        ("48 + 24 = 72 --> 72 --> ", "72", "number", (True, "72", "prefix")),  # the prefix again, and that is all
+        ("so --> 72. --> -->\n", "72", "math", (True, "72", "prefix")),
+        ("--> 72. Wait, no: 48 + 20 = 68 -->", "72", "number", (False, None, "none")),  # a cut second thought
+        ("--> -->", "72", "number", (False, None, "none")),
+        ("thus --> END", "72", "math", (False, None, "none")),
+        ("thus --> 72 END ### How many is 5 END", "72", "math", (True, "72", "prefix")),
+        ("thus --> THE END", "THE END", "text", (True, "THE END", "prefix")),  # of the gold answer, and no mark
         ("The answer is 72.", "72", "number", (True, "72", "phrase")),  # out of format, and read as ever
     ],
 )
@@ -412,6 +420,30 @@ def test_an_answer_behind_the_prefix_of_a_style(completion, gold, kind, expected
     assert (found.correct, found.extracted, found.place) == expected
     row = {"completion": completion, "answer": gold, "answer_kind": kind, "choices": choices, "answer_prefix": "-->"}
     assert grade_all([row], workers=1).grades == [found]
+
+
+@pytest.mark.parametrize("style", TEACHING_STYLES)
+@pytest.mark.parametrize(
+    "kind, gold",
+    [
+        ("math", "4"),
+        ("math", "\\frac{1}{2}"),
+        ("number", "-4.5"),
+        ("choice", "B"),
+        ("text", "nykm"),
+        ("yes_no", "yes"),
+    ],
+)
+def test_the_mark_that_ends_a_completion_is_no_part_of_its_answer(style: str, kind: str, gold: str) -> None:
+    """` END`, as files for OpenAI have it: whoever learned of these writes it."""
+    asked = PROMPT_STYLES[style]
+    completion = asked.completion({"problem": "?", "answer": gold, "solution": "Some reasoning.", "rationale": "So."})
+    choices = ["6 apples", "7 apples"] if kind == "choice" else None
+    found = {
+        grade(completion + end, gold, kind, choices=choices, answer_prefix=asked.answer_prefix)
+        for end in ("", " END", " END\n", "\nEND")
+    }
+    assert len(found) == 1 and found.pop().correct
 
 
 def test_rows_say_their_own_kind_and_keep_their_order() -> None:

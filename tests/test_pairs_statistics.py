@@ -79,7 +79,7 @@ def test_interval_of_single_pairs_is_wilsons():
     sums = [1.0] * 14 + [0.0] * 6
     found = clustered_share(sums, [1.0] * 20, 20)
     low, high = map(float, wilson(0.7, 19))
-    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-6)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-12)
 
 
 def test_interval_ignores_copies():

@@ -43,6 +43,25 @@ CASES = {
     "no end at all": ("He has five apples and three pears.", None),
     "nothing": ("  \n", ""),
     "a number": ("6", "6"),
+    "a solution": ("9 + 9 = 18. So, the solution is 18.", "9 + 9 = 18."),
+    "a result with a unit": ("9 + 9 = 18\nThus the final result is 18 apples.", "9 + 9 = 18"),
+    "a name for what was computed": ("A is 3 * 4 = 12. So, A = 12.", "A is 3 * 4 = 12."),
+    "a name and the answer": ("3 * 4 = 12. So, A = 12. The answer is 12.", "3 * 4 = 12."),
+    "a step that computes": ("5x = 60. So, x = 12.", None),
+    "a step to another number": ("3 * 4 = 120. So, A = 12.", None),
+    "two names": ("2 + 3 = 5. So, A = 5 and B = 13.", None),
+    "what the solution is made of": ("The solution is 5 + 3 = 8.", None),
+    "what the solution is": ("We add. The solution is to add 5 and 3 and to take 1 away.", None),
+    "a result that is a step": ("The result is 8, and half of this is 4.", None),
+    "a result in the middle": ("The result is 8. Half of this is 4.", None),
+    "a result of something": ("So, the result of adding them is 8.", None),
+    "a solution with a reason": ("The solution is 8 because Tom has both.", None),
+    "a solution with a name": ("2x = 10, so 10 / 2 = 5 is x. The solution is x = 5.", "2x = 10, so 10 / 2 = 5 is x."),
+    "a solution that is a formula": ("We double x. So the solution is $2x$.", "We double x."),
+    "a solution that computes": ("We double x. So the solution is $2 + 2 = 4$.", None),
+    "a solution that is a letter": ("Only 7 is odd. The correct solution is (B).", "Only 7 is odd."),
+    "a result to be corrected": ("The result is 8 too many.", None),
+    "a noun": ("He mixes salt and water. The solution is salty.", None),
 }
 
 
@@ -80,8 +99,32 @@ def test_what_is_put_behind_reasoning_is_taken_off_again(sentences):
         "\n#### 8",
         "\n\n$\\boxed{8}$",
         " So the answer is 8.",
+        " So, the solution is 8.",
+        " Thus, the final result is 8 apples.",
+        " The answer is 8. END",
     ):
         assert rationale_of(reasoning + end) == reasoning
+
+
+NUMBERS = st.integers(-999, 9999)
+
+
+@given(
+    st.lists(NUMBERS, min_size=2, max_size=4), NUMBERS, st.sampled_from(["So, x =", "Thus A =", "Therefore, $n$ ="])
+)
+def test_a_last_line_is_cut_only_if_it_repeats_a_computed_value(parts, other, lead):
+    """What was not computed before is a step, whatever it looks like."""
+    computed = f"{' + '.join(map(str, parts))} = {sum(parts)}."
+    assert rationale_of(f"{computed} {lead} {sum(parts)}.") == computed
+    step = f"{computed} {lead} {other}."
+    assert rationale_of(step) == (computed if other == sum(parts) else step)
+
+
+@given(st.lists(st.sampled_from(["the solution is", "So, x = 8", "12", "because", "the result", "= 8.", ",", "\n"])))
+def test_nothing_is_made_up(words):
+    """What is left is the beginning of the text, up to where the cut is."""
+    text = " ".join(words)
+    assert text.strip().startswith(rationale_of(text))
 
 
 @pytest.mark.parametrize(
@@ -99,6 +142,8 @@ def test_what_is_put_behind_reasoning_is_taken_off_again(sentences):
         "#### 1\n",
         "\\boxed{1}",
         "1+1",
+        "So, x = 8. ",
+        "the solution is 8",
     ],
 )
 def test_long_texts_have_an_end(unit):

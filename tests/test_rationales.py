@@ -164,3 +164,22 @@ def test_inverse_counts_have_mean_one_and_problems_weigh_the_same(numbers):
 def test_rules_that_cannot_be(changes, says):
     with pytest.raises(UsageError, match=says):
         Rules(**changes)
+
+
+# ---- the figure of the yield ----
+
+
+@pytest.mark.parametrize("kept", [[0], [0, 1], [1, 1, 2], [0, 3, 4], list(range(8)), [0, *range(1, 65)]])
+def test_the_spread_ends_where_its_bars_end(kept):
+    """Within a bar's width on both sides, whatever the largest number is; and a few bars are no blocks."""
+    figure_module = pytest.importorskip("matplotlib.figure")
+    from trl_math.reporting.yield_figure import _spread
+
+    axis = figure_module.Figure().subplots()
+    _spread(axis, kept)
+    low, high = axis.get_xlim()
+    ends = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in axis.patches]
+    assert low < min(ends)[0] and max(end for _, end in ends) < high
+    assert high - max(kept) < 0.2 + max(1.0, 0.05 * max(kept))
+    assert all(end - start <= (high - low) / 6 for start, end in ends)
+    assert sum(bar.get_height() for bar in axis.patches) == len(kept)

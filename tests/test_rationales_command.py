@@ -1,5 +1,6 @@
 """`trl-math rationales`: rows of D samples that are prefixes of one another, whatever is killed when, at what cost."""
 
+import ast
 import json
 import os
 import re
@@ -18,6 +19,8 @@ from trl_math.data.columns import RATIONALES
 from trl_math.data.prompts import PROMPT_STYLES
 from trl_math.errors import BudgetError, DataError, RunFolderError, ServerError, TrlMathError, UsageError
 from trl_math.files import json_line
+from trl_math.generation.backend import most_prompt_tokens
+from trl_math.optional import is_installed
 
 
 NUM_PROBLEMS = 12
@@ -94,7 +97,7 @@ def test_right_samples_become_rows(capsys):
     assert Path("out/yield.svg").read_text().startswith("<?xml") and Path("out/yield.png").stat().st_size > 10_000
     said = capsys.readouterr().out
     assert f"holds {len(rows)} rationales: trl-math sft --dataset_name out/rows.jsonl" in said
-    assert f"left out: {8 * NUM_PROBLEMS - len(rows)} are wrong" in said
+    assert f"left out: {8 * NUM_PROBLEMS - len(rows)} wrong" in said
     assert "problems with one" in said
 
 
@@ -147,6 +150,61 @@ def test_wrong_ones_for_the_ablation():
         assert row["completion"][0]["content"].endswith(f"\\boxed{{{row['answer']}}}$.")
 
 
+def marked_unfinished(folder="out"):
+    """Write the samples of a folder as if every second one had run out of tokens within its answer."""
+    rows = lines_of(f"{folder}/samples/graded.jsonl")
+    for row in rows[::2]:
+        row |= {"finish_reason": "length", "completion": row["completion"][:-2]}
+    return str(write("mixed.jsonl", rows))
+
+
+def test_unfinished_ones_are_marked_and_teach_no_end():
+    """A student of either kind does not learn to stop where a sample was cut."""
+    from datasets import load_dataset
+
+    from trl_math.models import tiny_t5_tokenizer, tiny_tokenizer
+    from trl_math.trainers import MathSeq2SeqConfig, MathSFTConfig
+    from trl_math.trainers.trained_rows import ready_rows
+
+    assert taught(*SMALL) == 0
+    there = (marked_unfinished(), "--data", "problems.jsonl", *SMALL, "--keep-wrong", "--keep-unfinished")
+    assert rationales(*there, "--output", "rows") == 0
+    rows = load_dataset("json", data_files="rows/rows.jsonl", split="train")
+    assert 0 < sum(rows["is_unfinished"]) < len(rows)
+    cpu = {"use_cpu": True, "bf16": False, "report_to": "none"}
+    chats = rows.map(
+        lambda row: {
+            "prompt": [{"role": "user", "content": row["prompt"]}],
+            "completion": [{"role": "assistant", "content": row["completion"]}],
+        }
+    )
+    students = [
+        (tiny_tokenizer(), MathSFTConfig("x", **cpu), rows),
+        (tiny_tokenizer(), MathSFTConfig("x", **cpu), chats),
+        (tiny_t5_tokenizer(), MathSeq2SeqConfig("x", **cpu), rows),
+    ]
+    for tokenizer, config, data in students:
+        end = tokenizer.eos_token_id
+        for row, text in zip(ready_rows(data, tokenizer, config, "train"), rows["completion"], strict=True):
+            trained = [token for token in row["labels"] if token != -100]
+            assert (end in trained) != row["is_unfinished"]
+            if row["is_unfinished"]:
+                assert tokenizer.decode(trained) == text
+            assert len(row["input_ids"]) == len(row["labels"])
+        with pytest.raises(DataError, match="are unfinished: none would teach the model to stop"):
+            ready_rows(data.filter(lambda row: row["is_unfinished"]), tokenizer, config, "train")
+    sft = ["--dataset_name", "rows", *CPU, "--max_steps", "1", "--per_device_train_batch_size", "2"]
+    for name in ("tiny", "t5-tiny"):
+        assert main(["sft", "--model_name_or_path", f"embedded:{name}", "--output_dir", f"sft-{name}", *sft]) == 0
+
+
+def test_behind_an_unfinished_one_the_gold_answer_is_an_end():
+    assert taught(*SMALL) == 0
+    there = (marked_unfinished(), "--data", "problems.jsonl", *SMALL, "--keep-wrong", "--keep-unfinished")
+    assert rationales(*there, "--row-style", "tool", "--output", "rows") == 0
+    assert all("is_unfinished" not in row and row["answer"] in row["completion"] for row in rows_of("rows"))
+
+
 def test_weights_are_one_on_average_and_sft_reads_them():
     words = ("--num-rationales", 24, "--duplicates", "keep", "--problem-weights", "inverse_count")
     assert taught(*words) == 0
@@ -166,7 +224,7 @@ def test_near_duplicates_are_left_out(capsys):
     rows, manifest = rows_of(), manifest_of()
     assert len(rows) == len({row["problem_id"] for row in rows}) == manifest["num_with_rationale"]
     assert manifest["dropped"]["duplicate"] == manifest["num_right"] - len(rows) > 0
-    assert "say the same as another of their problem" in capsys.readouterr().out
+    assert "too like another of the problem" in capsys.readouterr().out
 
 
 def test_the_same_command_changes_nothing_and_another_is_refused(capsys):
@@ -220,8 +278,61 @@ def test_fewer_samples_than_asked_are_said(capsys):
     assert taught(*SMALL) == 0
     words = ("out/samples", "--data", "problems.jsonl", "--output", "more", "--num-rationales", 32)
     assert rationales(*words, "--duplicates", "keep") == 0
-    assert "12 problems have fewer than 32 samples (8 at least)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "No problem has more than 8 samples, and 32 were asked for: the yield ends there." in said
     assert manifest_of("more")["num_short_of_samples"] == NUM_PROBLEMS
+    points = [json.loads(Path(folder, "yield.json").read_text())["points"] for folder in ("out", "more")]
+    assert [point["num_samples"] for point in points[1]] == [1, 2, 4, 8] and points[0] == points[1]
+    assert rationales(*words[:4], "seven", *words[5:], "--dry-run") == 0
+    said = capsys.readouterr().out
+    assert "the yield ends there" in said and not re.search(r"^ *\|? *32 ", said, re.MULTILINE)
+    # Of some problems all are there, of others fewer.
+    graded = lines_of("out/samples/graded.jsonl")
+    write("some.jsonl", [row for row in graded if row["sample_index"] < 3 or row["problem_id"] == "p/1"])
+    some = ("some.jsonl", "--data", "problems.jsonl", "--output", "some", *SMALL)
+    assert rationales(*some) == 0
+    assert "11 problems have fewer than 8 samples (3 at least): their yield is lower" in capsys.readouterr().out
+    points = json.loads(Path("some/yield.json").read_text())["points"]
+    assert [point["num_samples"] for point in points] == [1, 2, 4, 8]
+
+
+@pytest.mark.parametrize(
+    ("words", "style"),
+    [
+        (["--backend", "scripted"], "zero_shot_cot"),
+        (["--backend", "scripted", "--prompt-style", "chat_cot"], "chat_cot"),
+        (["--backend", "server", "--server-urls", "http://localhost:1/v1", "--endpoint", "chat"], "chat_cot"),
+    ],
+)
+def test_two_stages_ask_as_the_original_does_unless_a_style_is_named(words, style, capsys):
+    """A server that takes messages alone is asked in a chat."""
+    data = ("--model", "embedded:tiny", "--data", "problems.jsonl", "--dry-run")
+    assert rationales(*data, *words, "--prompting", "two_stage") == 0
+    said = capsys.readouterr().out
+    assert f"the first stage asks in {style}; behind its reasoning, the second:" in said
+    assert re.search(rf"prompt_style:? +{style}", said), "among the settings"
+    assert rationales(*data, "--backend", "scripted") == 0
+    assert "prompt_style" not in capsys.readouterr().out, "the default, which is another one for one stage"
+
+
+@pytest.mark.parametrize("stages", ["one_stage", "two_stage"])
+def test_an_interrupted_run_keeps_every_finished_batch(stages, monkeypatch):
+    """With transformers a batch is `batch_size` samples; of two stages, their reasoning and their answers."""
+    from trl_math.generation.transformers_backend import TransformersBackend
+
+    draw, calls = TransformersBackend._draw, []
+
+    def interrupted(backend, rows, sampling):
+        calls.append(len(rows))
+        if len(calls) > (1 if stages == "one_stage" else 2):
+            raise KeyboardInterrupt
+        return draw(backend, rows, sampling)
+
+    monkeypatch.setattr(TransformersBackend, "_draw", interrupted)
+    words = ("--model", "embedded:tiny", "--backend", "transformers", "--batch-size", 3, "--max-tokens", 4)
+    with pytest.raises(KeyboardInterrupt):
+        rationales(*words, "--data", "problems.jsonl", "--output", "out", "--prompting", stages)
+    assert set(calls) == {3} and len(lines_of("out/samples/completions.jsonl")) == 3
 
 
 # ---- what goes wrong ----
@@ -252,7 +363,7 @@ def test_answers_of_the_wrong_kind_are_counted(capsys):
     assert taught(*SMALL) == 0
     manifest = manifest_of()
     assert manifest["num_unjudged"] == 1 and not any(row["answer_kind"] == "choice" for row in rows_of())
-    assert "1 problems have gold answers that cannot be read, and were left out ('p/13' for one)" in (
+    assert "1 problem has a gold answer that cannot be read, and was left out ('p/13' for one)" in (
         capsys.readouterr().out
     )
 
@@ -447,14 +558,42 @@ def test_rate_limits_and_refusals_are_counted_and_the_run_goes_on(capsys):
     manifest = manifest_of("api")
     assert {row["problem_id"] for row in rows_of("api")} == {f"p/{index}" for index in (1, 2, 3, 7, 9, 10, 11)}
     assert manifest["num_rows"] == 28 and manifest["num_refused"] == 8
-    # Three prompt tokens and three others each, as the server tells; what a filter refuses has none.
-    assert (manifest["num_prompt_tokens"], manifest["num_tokens"]) == (3 * 44, 3 * 44)
-    assert manifest["cost"] == pytest.approx(3 * 44 * 3 / 1e6)
+    # Three prompt tokens and three others each, as the server tells; of what a filter refuses, the most there can be.
+    [refused] = {str(body["messages"]) for body in server.bodies if digit_of(body) == 5}
+    asked = 3 * 44 + 4 * most_prompt_tokens(ast.literal_eval(refused))
+    assert (manifest["num_prompt_tokens"], manifest["num_tokens"]) == (asked, 3 * 44)
+    assert manifest["cost"] == pytest.approx((asked + 2 * 3 * 44) / 1e6) and manifest["num_prompts_bounded"] == 4
     said = capsys.readouterr().out
     assert "Tried again after 2 rate limits (429)." in said and "8 samples were refused" in said
     [session] = json.loads(Path("api/samples/run.json").read_text())["sessions"]
     assert session["troubles"] == {"rate_limited": 2}
-    assert "guessed from their characters" in said
+    assert f"at most {asked:,} of prompts" in said and "(the prompts of 4 by their bytes" in said
+    assert "bounded by their bytes" in said
+
+
+@pytest.mark.parametrize("stages", ["one_stage", "two_stage"])
+def test_prompts_that_nobody_counts_cost_the_most_they_can(stages, capsys):
+    """No tokenizer here, and a server that tells the tokens of samples alone: max_cost holds all the same."""
+
+    def script(number, body):
+        said = answer(body, f"It is \\boxed{{{digit_of(body) % 10}}}.")
+        del said["usage"]["prompt_tokens"]
+        return said
+
+    words = ("--prompting", stages, "--max-tokens", 10)
+    with ScriptedServer(script) as server:
+        assert api(server, *words) == 0
+        manifest, rows = manifest_of("api"), lines_of("api/samples/completions.jsonl")
+        first = [most_prompt_tokens(row["prompt"]) for row in rows]
+        asked = sum(first) if stages == "one_stage" else sum(2 * number + 10 + 64 for number in first)
+        assert (manifest["num_prompt_tokens"], manifest["num_prompts_bounded"]) == (asked, len(rows))
+        read = sum(len(turn["content"]) for body in server.bodies for turn in body["messages"])
+        assert asked >= read > 0, "no more tokens than characters"
+        assert f"for at most {asked:,} of prompts, and cost at most" in capsys.readouterr().out
+        with pytest.raises(BudgetError):
+            api(server, *words, "--max-cost", manifest["cost"] / 3, output="less")
+    there = lines_of("less/samples/completions.jsonl")
+    assert 0 < len(there) <= len(rows) / 3
 
 
 def test_a_server_that_dies_leaves_what_was_paid_for_and_the_same_command_goes_on():
@@ -592,3 +731,34 @@ def test_the_embedded_model_teaches_for_real_and_is_killed(stages):
     assert main([*words, "--output", "killed"]) == 0
     assert Path("killed/rows.jsonl").read_bytes() == Path("whole/rows.jsonl").read_bytes()
     assert len(rows_of("whole")) >= (2 if stages == "one_stage" else 24), "it is right about some products"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not is_installed("vllm"), reason="vllm is not installed: no wheel fits this machine")
+def test_two_stages_with_vllm_for_real():
+    """SmolLM2-135M on the CPU, in a process of its own (vLLM binds its process to cores); its samples serve again."""
+    words = ["rationales", "--backend", "vllm", "--prompting", "two_stage", "--data", "embedded:times_tables"]
+    words += ["--model", "embedded:smollm2-135m-instruct", "--max-problems", "4", "--num-rationales", "2"]
+    words += ["--max-tokens", "48", "--max-model-len", "256", "--dtype", "float32", "--enforce-eager"]
+    words += ["--keep-wrong", "--keep-unfinished", "--duplicates", "keep", "--grading-workers", "1"]
+    environment = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "trl_math.cli.main", *words, "--output", "out"],
+        env={**quiet_environment(), **environment},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    samples = lines_of("out/samples/completions.jsonl")
+    assert len(samples) == len(rows_of()) == 8
+    for row in samples:
+        assert row["prompt"].endswith("\nA: Let's think step by step."), "the original's way, since no style is named"
+        assert row["completion"].count("\nTherefore, the answer is") == 1
+        assert 2 <= row["num_tokens"] <= 48 + 32 and row["num_prompt_tokens"] > 2 * 10
+        assert {row["reasoning_finish_reason"], row["finish_reason"]} <= {"stop", "length"}
+    assert len({row["completion"] for row in samples}) > 4, "reasoning is drawn, at temperature 0.7"
+    there = ("out", "--data", "embedded:times_tables", "--keep-wrong", "--keep-unfinished", "--duplicates", "keep")
+    assert rationales(*there, "--num-rationales", 1, "--output", "one") == 0
+    first = {line for line in Path("out/rows.jsonl").read_bytes().splitlines() if b'"sample_index": 0' in line}
+    assert set(Path("one/rows.jsonl").read_bytes().splitlines()) == first and len(first) == 4

@@ -91,6 +91,24 @@ def test_the_epoch_chosen_by_loss(student, tmp_path):
     assert trainer.state.best_model_checkpoint.endswith("checkpoint-20")
 
 
+@pytest.mark.parametrize("student", STUDENTS)
+def test_asking_needs_no_rows(student, tmp_path, validation):
+    """Without evaluation rows the same epoch is chosen; a loss that decides is refused as `Trainer` refuses it."""
+    make, rate = STUDENTS[student]
+    rows = Dataset.from_list(ROWS)
+    settings = {**CHOOSES_BEST, **GENERATED, "learning_rate": rate, "eval_generation_data": str(validation)}
+    trainer = make(tmp_path / "out", rows, eval_on_start=True, **settings)
+    assert trainer.args.eval_strategy == "steps", "it was put back"
+    trainer.train()
+    found = evaluations(trainer, "eval_pass@1")
+    assert [step for step, _ in found] == [0, 10, 20, 30, 40]
+    assert max(found, key=lambda pair: pair[1])[0] == 20
+    assert trainer.state.best_model_checkpoint.endswith("checkpoint-20")
+    assert not evaluations(trainer, "eval_loss")
+    with pytest.raises(ValueError, match="eval_dataset"):
+        make(tmp_path / "loss", rows, **{**settings, "metric_for_best_model": "loss"})
+
+
 BASE = {
     "use_cpu": "true",
     "bf16": "false",
@@ -152,6 +170,34 @@ def test_the_command_chooses_saves_and_is_evaluated(validation, capsys):
     assert main(["evaluate", "--model", "out", *evaluated, *asked]) == 0
     coverage = ["--output", "covered", "--benchmarks", data, "--mode", "coverage", "--prompt_style", "plain"]
     assert main(["evaluate", "--model", "out", *coverage]) == 0
+
+
+@pytest.mark.parametrize("model", ["embedded:t5-tiny", "embedded:tiny"])
+def test_rows_of_one_side_are_trained_on_and_problems_asked(model, validation, capsys):
+    """Rationales have no side to evaluate on, and need none; where rows are named, or decide, their loss is logged."""
+    rows = validation / "train.jsonl"
+    asks = {**generated(validation), "dataset_name": str(rows)}
+    given = {"model_name_or_path": model, **BASE, **asks}
+    del given["dataset_test_split"]
+
+    def run(output, **more):
+        words = {**given, "output_dir": output, **more}
+        return main(["sft", *(word for key, value in words.items() for word in (f"--{key}", str(value)))])
+
+    def logged(output):
+        logs = json.loads(Path(output, "trainer_state.json").read_text())["log_history"]
+        return ["eval_loss" in log for log in logs if {"eval_loss", "eval_pass@1"} & set(log)]
+
+    assert run("asked") == 0
+    assert logged("asked") == [False, False]
+    assert run("both", eval_dataset_name=validation / "validation.jsonl", dataset_test_split="validation") == 0
+    assert logged("both") == [True, False, True, False]
+    assert run("dry", dry_run="true") == 0
+    assert "eval:" not in capsys.readouterr().out
+    assert run("loss", metric_for_best_model="loss") == 2
+    assert "is one file, without a split 'test' to evaluate on" in capsys.readouterr().err
+    assert run("neither", eval_generation_data="", metric_for_best_model="loss") == 2
+    assert "set eval_dataset_name (rows, for their loss), eval_generation_data (problems" in capsys.readouterr().err
 
 
 def test_names_of_test_splits(tmp_path):

@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import history, products, proofs, run_processes, weights
-from seq2seq_helpers import make_seq2seq, trained
+from seq2seq_helpers import make_seq2seq, save_own_head, trained
+from test_sft_invariance import accelerate, launch_settings
 from torch.nn import functional as F
+from transformers import AutoModelForSeq2SeqLM
 
 from trl_math.losses import coverage_nll
-from trl_math.models import tiny_t5
+from trl_math.models import save_tiny_t5, tiny_t5
 
 
 OBJECTIVES = {
@@ -160,3 +162,25 @@ def test_two_processes(tmp_path, name, port):
     assert [log["num_tokens"] for log in together["logs"] if "num_tokens" in log] == [
         tokens for (tokens,) in history(alone, "num_tokens")
     ]
+
+
+HEADS = {"T5's": save_tiny_t5, "Flan-T5's": save_own_head}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("head", "port"), [("T5's", 29745), ("Flan-T5's", 29747)])
+def test_zero3(tmp_path, head, port):
+    """ZeRO-3 on two processes is plain training, and what it saves is the same model, with the head that it had."""
+    model = {"model": str(HEADS[head](tmp_path / "start"))}
+    saves = {"save_strategy": "steps", "save_steps": 3}
+    alone = trained(make_seq2seq(tmp_path / "a", per_device_train_batch_size=4, **model))
+    launcher = accelerate(launch_settings(tmp_path), port)
+    request = {"settings": {"per_device_train_batch_size": 2, **saves, **model}, "dataset": "products"}
+    together = run_processes(DISTRIBUTED, launcher, tmp_path / "b", port, **request)
+    assert together["num_processes"] == 2 and together["cut_up"]
+    assert close(history(alone), [tuple(row) for row in together["history"]])
+    saved = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "b" / "checkpoint-3")
+    assert (saved.lm_head.weight is saved.shared.weight) == (head == "T5's")
+    assert saved.config.scale_decoder_outputs == (head == "T5's")
+    for name, value in alone.model.state_dict().items():
+        torch.testing.assert_close(saved.state_dict()[name], value, rtol=0, atol=2e-4)

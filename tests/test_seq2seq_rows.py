@@ -2,14 +2,17 @@
 
 import json
 import logging
+import re
+from pathlib import Path
 
 import pytest
 import torch
 from datasets import Dataset
 from helpers import history, make_trainer, products, same_weights, settings
-from seq2seq_helpers import make_seq2seq, make_theirs
+from safetensors.torch import load_file
+from seq2seq_helpers import HEAD, make_seq2seq, make_theirs, save_own_head
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerFast
 
 from trl_math import MathSeq2SeqConfig, MathSeq2SeqTrainer, MathSFTTrainer
 from trl_math.cli.main import main
@@ -75,9 +78,15 @@ def test_characters_that_the_tokenizer_lacks_are_told(caplog):
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
     rows = Dataset.from_list([{"prompt": "the answer", "completion": text} for text in ("7", "{ 7 }")])
-    with caplog.at_level(logging.WARNING):
+    told = r"1 of 2 rows \(50.0%\) of the train data set have .* \(row 1: '\{' '\}'\)"
+    with pytest.raises(DataError, match=told + ".* to write <unk> .* At most 1.0% may be") as error:
         ready_rows(rows, tokenizer, config(), "train", is_training=True)
-    assert "1 of 2 rows" in caplog.text and "row 1: '{' '}'" in caplog.text
+    assert "\n" not in str(error.value)
+    with caplog.at_level(logging.WARNING):
+        kept = ready_rows(rows, tokenizer, config(max_unwritable_fraction=0.5), "train", is_training=True)
+    assert len(kept) == 2 and re.search(told, caplog.text)
+    with pytest.raises(UsageError, match="max_unwritable_fraction is a share between 0 and 1"):
+        config(max_unwritable_fraction=2)
 
 
 BAD_ROWS = {
@@ -225,6 +234,30 @@ def test_lora_trains_only_its_weights_and_is_merged(tmp_path, capsys):
         lines = [line for file in folder.rglob("*.jsonl") for line in file.read_text().splitlines()]
         texts.append({row["problem_id"]: row["completion"] for row in map(json.loads, lines)})
     assert texts[0] == texts[1] != texts[2]
+
+
+@pytest.mark.parametrize("has_own_head", [False, True], ids=["T5", "Flan-T5"])
+@pytest.mark.parametrize("lora", [False, True], ids=["whole", "merged"])
+def test_the_head_stays_what_it_is(has_own_head, lora, tmp_path):
+    """T5's head is its embeddings, Flan-T5's is its own: loaded, trained, saved, merged and loaded again."""
+    start = (save_own_head if has_own_head else save)(tmp_path / "start")
+    before = load_file(start / "model.safetensors")
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps({"problem": f"{i}=", "answer": str(i)}) + "\n" for i in range(8)))
+    words = "--use_cpu true --bf16 false --report_to none --prompt_style plain --max_steps 2 --learning_rate 0.01"
+    words += " --use_peft true --lora_r 4" if lora else ""
+    model = ["--model_name_or_path", str(start), "--dataset_name", str(data), "--output_dir", "out"]
+    assert main(["sft", *model, *words.split()]) == 0
+    assert not lora or main(["merge", "out", "--output", "merged"]) == 0
+    folder = Path("merged" if lora else "out")
+    saved = AutoModelForSeq2SeqLM.from_pretrained(folder)
+    assert (saved.lm_head.weight is saved.shared.weight) != has_own_head
+    assert saved.config.scale_decoder_outputs != has_own_head
+    after = load_file(folder / "model.safetensors")
+    assert after.keys() == before.keys() and (HEAD in after) == has_own_head
+    names = [name for name in (HEAD, "shared.weight") if name in after]
+    assert all(torch.equal(saved.state_dict()[name], after[name]) for name in names)
+    assert all(torch.equal(after[name], before[name]) == lora for name in names), "LoRA leaves them, training does not"
 
 
 def test_dpo_is_refused(tmp_path, capsys):

@@ -32,8 +32,12 @@ def test_parameter_counts_equal_the_real_models(config):
     assert shape_of(config_json(config)).parameters == sum(weight.numel() for weight in model.parameters())
 
 
-def test_t5_small_has_its_published_size():
+def test_published_sizes():
+    """Flan-T5's head is its own, as its configuration says: on the hub by one name, saved again by another."""
     assert shape_of(config_json(T5Config())).parameters == 60_506_624
+    flan = {"model_type": "t5", "vocab_size": 32128, "d_kv": 64, **FLAN_SMALL}
+    assert shape_of({**flan, "tie_word_embeddings": False}).parameters == 76_961_152
+    assert shape_of(config_json(T5Config(**FLAN_SMALL, tie_word_embeddings=False))).parameters == 76_961_152
 
 
 @pytest.mark.parametrize("name", ["t5-small", "flan-t5-small"])

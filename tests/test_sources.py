@@ -89,7 +89,11 @@ def test_what_cannot_be_found_is_one_line_with_the_nearest(tmp_path):
         (path, "test", "is one file, without a split 'test'"),
         ("reasoning-gym:products", "train", "mean 'reasoning_gym:'"),
         ("two words", "train", "cannot be the name of a data set on the hub"),
-        ("nobody/nothing", "train", r"Cannot load 'nobody/nothing'.*from the Hugging Face hub: .*Check the name"),
+        (
+            "nobody/nothing",
+            "train",
+            r"No file or folder 'nobody/nothing' is here. .*the Hugging Face hub either: .*Check",
+        ),
     ]:
         with pytest.raises(UsageError, match=message) as error:
             load_source(name, split)

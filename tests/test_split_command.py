@@ -147,7 +147,7 @@ def test_help_names_every_setting(capsys):
     ("words", "said"),
     [
         ((), "Which problems[?] Set data"),
-        (("--data", "task:last_letter_concatenation", "--by", "template"), "All 500 problems are of one template"),
+        (("--data", "task:last_letter_concatenation", "--by", "template"), "All of 500 problems is one template"),
         (("--data", "task:coin_flip", "--test-share", 1), "test_share must be above 0 and below 1, got 1.0"),
         (("--data", "task:coin_flip", "--test-share", 0.0001), "500 problems leave test empty"),
         (("--data", "task:coin_flip?size=3", "--folds", 5, "--fold", 0), "3 problems cannot be divided into 5 folds"),
@@ -228,7 +228,7 @@ def test_an_experiment_with_a_split():
 def test_a_split_that_cannot_be_stops_the_plan(capsys):
     Path("recipe.yaml").write_text(json.dumps({**RECIPE, "data": "task:last_letter_concatenation"}))
     assert main(["run", "--config", "recipe.yaml", "--dry-run"]) == 0
-    assert "before/split: All 500 problems are of one template" in capsys.readouterr().out
+    assert "before/split: All of 500 problems is one template" in capsys.readouterr().out
 
 
 def test_made_folders_that_cannot_be_written():

@@ -185,6 +185,21 @@ def test_copies_in_a_random_split_are_told():
     assert sides.facts["num_copies_in_train"] == 6 and "6 of 6 test problems stand in what trains" in sides.notes[0]
 
 
+def test_problems_that_cannot_serve_are_told():
+    """An empty text, no answer, and two copies that contradict each other; copies with other choices do not."""
+    rows = numbered(
+        "", "Ann has 3 cats.", "Bo has 4.", "Bo has  4.", "Cy has 5.", "Cy has 5.", "Di has 6.", "Di has 6."
+    )
+    rows[1]["answer"] = None
+    rows[3]["answer"] = rows[5]["answer"] = "2"
+    rows[4]["choices"], rows[5]["choices"] = ["1", "2"], ["2", "1"]
+    assert split_problems(rows, SplitSettings(by="template")).notes == [
+        "Problems that are without a text: 1 ('p/0' for one).",
+        "Problems that are without an answer, so that nothing said to them is ever right: 1 ('p/1' for one).",
+        "Problems that are copies with different answers: 2 ('p/2' for one).",
+    ]
+
+
 @pytest.mark.parametrize("way", [{"by": "random"}, {"by": "template"}, {"by": "template", "folds": 3, "fold": 1}])
 def test_what_prompts_show_does_not_test(way):
     rows = numbered(*(f"Ann has {n} {word}." for word in ("cats", "dogs", "cows", "pigs", "hens") for n in range(6)))
@@ -284,7 +299,7 @@ def test_sides_that_would_be_empty():
         random_split(10, 0.3, seed=0, validation_share=0.01)
     with pytest.raises(DataError, match="4 problems of 2 templates leave validation empty"):
         group_split(list("aabb"), 0.5, seed=0, validation_share=0.1)
-    with pytest.raises(DataError, match=r"All 3 problems are of one template \(<name> has <number> cat \.\)"):
+    with pytest.raises(DataError, match=r"All of 3 problems is one template \(<name> has <number> cat \.\)"):
         split_problems(numbered("Ann has 1 cat.", "Bo has 2 cats.", "Cy has 3 cats."), SplitSettings(by="template"))
     with pytest.raises(DataError, match="leave test empty"):
         rows = numbered("Ann has 1 cat.", "Bo runs.")

@@ -316,7 +316,7 @@ def test_bounds_and_sums():
         {"problem_id": "a", "num_tokens": 4},
         {"problem_id": "b", "num_tokens": 5, "num_prompt_tokens": None},
     ]
-    assert spent_on(rows, {"a": 10}) == Spent(3, Usage(17, 12))
+    assert spent_on(rows, {"a": 10}) == Spent(3, Usage(17, 12), 2)
     assert [money(amount) for amount in (0, 1234.5, 0.012345, 1)] == ["0.00", "1,234.50", "0.0123", "1.00"]
 
 

@@ -150,7 +150,7 @@ def check_selection(arguments: TrainArguments) -> None:
     elif arguments.header.command == "dpo":
         return
     else:
-        source, split = data.eval_dataset_name or data.dataset_name, data.dataset_test_split
+        source, split = data.eval_dataset_name or data.dataset_name, data.eval_split
         setting = "dataset_test_split"
     for name in source if isinstance(source, list) else [source]:
         if name is not None and is_test_split(name, split):

@@ -66,8 +66,14 @@ class TrainArguments(NamedTuple):
 
     @property
     def evaluates(self) -> bool:
-        """Whether the run needs evaluation rows."""
-        return self.training.eval_strategy != "no" or bool(self.training.eval_on_start)
+        """Whether the run needs evaluation rows; with problems to ask only if named, or if their loss decides."""
+        from trl_math.trainers.generation_eval_config import chooses_by_rows  # noqa: PLC0415 - heavy
+
+        training = self.training
+        if training.eval_strategy == "no" and not training.eval_on_start:
+            return False
+        may_only_ask = self.header.command == "sft" and training.eval_generation_data is not None
+        return not may_only_ask or self.data.names_eval_rows or chooses_by_rows(training)
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -156,7 +162,7 @@ def build_sft(
     """Build the typed arguments of the `sft` command; raise a `UsageError` for any key or value that has no place.
 
     `overrides` are training settings that count as not given: what a machine needs to look at a recipe for another.
-    The model decides which configuration it is: that of an encoder-decoder has the same fields.
+    The model decides which configuration it is: that of an encoder-decoder has the same fields, and one of its own.
     """
     from trl_math.models import is_encoder_decoder  # noqa: PLC0415 - heavy
     from trl_math.trainers.seq2seq_config import MathSeq2SeqConfig  # noqa: PLC0415 - heavy

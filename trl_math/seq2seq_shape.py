@@ -28,6 +28,7 @@ class EncoderDecoderShape:
     vocabulary: int
     buckets: int
     tables: int  # of position biases: one for each side, or one for each layer
+    has_own_head: bool = False  # Flan-T5 and mT5, as they are published; T5's head is the embeddings
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "EncoderDecoderShape":
@@ -48,6 +49,8 @@ class EncoderDecoderShape:
             vocabulary=config["vocab_size"],
             buckets=config.get("relative_attention_num_buckets", 32),
             tables=layers + decoder_layers if kind == "umt5" else 2,
+            # As the hub says it, and as transformers does once it has read that.
+            has_own_head=False in (config.get("tie_word_embeddings"), config.get("scale_decoder_outputs")),
         )
 
     @property
@@ -71,9 +74,10 @@ class EncoderDecoderShape:
 
     @property
     def parameters(self) -> int:
-        """All weights; transformers ties the head to the embeddings."""
+        """All weights."""
         norms = (self._attentions + self._layers + 2) * self.hidden
-        return self.matrices + norms + self.tables * self.buckets * self.heads + self.embedding
+        vocabularies = 2 if self.has_own_head else 1
+        return self.matrices + norms + self.tables * self.buckets * self.heads + vocabularies * self.embedding
 
     def lora_parameters(self, rank: int) -> int:
         """Weights of LoRA on every linear map of the layers: rank x (inputs + outputs) each."""

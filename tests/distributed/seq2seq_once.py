@@ -20,6 +20,7 @@ def main() -> None:
             "history": helpers.history(trainer),
             "logs": trainer.state.log_history,
             "num_processes": trainer.accelerator.num_processes,
+            "cut_up": any(hasattr(weight, "ds_id") for weight in trainer.model.parameters()),
         }
         Path(request["output_dir"], "result.json").write_text(json.dumps(result))
     trainer.end()

@@ -4,9 +4,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trl_math.cli.request import quiet_bars, read_request, say, set_environment, settings_help
+from trl_math.cli.request import run_made, say
 from trl_math.errors import DataError
-from trl_math.recipes import GENERATE_ALIASES
 
 
 if TYPE_CHECKING:
@@ -51,21 +50,7 @@ class Task(NamedTuple):
 
 def run(argv: list[str]) -> int:
     """Run the command; return the exit status."""
-    if {"-h", "--help"} & set(argv):
-        print(_help())
-        return 0
-    request = read_request(argv, "collect", _smoke, "output", GENERATE_ALIASES)
-    set_environment(request)
-    quiet_bars()
-    from trl_math.cli.collect_settings import build
-
-    asked = build(request.values)
-    if request.is_dry_run:
-        from trl_math.cli.collect_plan import report
-
-        print(report(asked))
-        return 0
-    return make(asked)
+    return run_made(argv, "collect", HELP, _smoke, make)
 
 
 def make(asked: "Asked") -> int:
@@ -88,7 +73,7 @@ def make(asked: "Asked") -> int:
 
 def prepare(asked: "Asked") -> Task:
     """Return what is to be done; raise what is wrong with it before an engine is started."""
-    from trl_math.cli.difficulty_sampling import plan_of
+    from trl_math.cli.drawing import plan_of
 
     loaded, problems, targets, notes = load_asked(asked)
     asked.engine.check_here()
@@ -101,7 +86,7 @@ def prepare(asked: "Asked") -> Task:
 
 def load_asked(asked: "Asked") -> tuple[Any, list[Mapping[str, Any]], dict[str, int], list[str]]:
     """Return problems as loaded, those that samples can be judged of, their targets, and what to say of the others."""
-    from trl_math.cli.difficulty_sampling import load_judgeable
+    from trl_math.cli.drawing import load_judgeable
     from trl_math.evaluation.targets import find_targets
 
     loaded, problems, notes = load_judgeable(asked.generate)
@@ -162,31 +147,16 @@ def table(amounts: Sequence["SourceAmounts"]) -> str:
 
 def _collect(asked: "Asked", file: "MadeFile", task: Task) -> tuple[list["SourceAmounts"], list[str]]:
     """Draw, and write the rows; return what they come to by source, and what to say."""
+    from trl_math.cli.drawing import draw
     from trl_math.data.collected import Quota, Writing, counts_as
     from trl_math.data.prompts import PROMPT_STYLES
-    from trl_math.evaluation.adaptive_sampling import GRADED, sample_until_settled
+    from trl_math.evaluation.adaptive_sampling import GRADED
     from trl_math.evaluation.targets import TargetRounds
-    from trl_math.generation.session import Engine
-    from trl_math.grading import Grader
 
-    wanted, grading = asked.wanted, asked.grading
+    wanted = asked.wanted
     rounds = TargetRounds(task.targets, wanted.max_trials, wanted.round_samples)
     counts = counts_as(wanted.duplicates)
-    with (
-        Engine(asked.engine, task.plan.checkpoint) as engine,
-        Grader(grading.grading_workers, grading.grading_deadline) as grader,
-    ):
-        found, judged_with = sample_until_settled(
-            file.samples,
-            task.problems,
-            task.plan,
-            engine,
-            rounds,
-            say,
-            grader=grader,
-            runs_programs=grading.programs,
-            counts=counts,
-        )
+    found, judged_with = draw(asked, file, task.plan, task.problems, rounds, counts=counts)
     _check_found(found, rounds, file, len(task.problems))
     quotas = {one.problem_id: Quota(one.num_samples, one.target) for one in found}
     style, row_style = PROMPT_STYLES[asked.generate.prompt_style], wanted.row_style
@@ -258,10 +228,3 @@ def _smoke(values: dict[str, Any], name: str) -> dict[str, Any]:
     products = write_products(folder.parent / "products.jsonl")
     own = {"model": MODEL, "prompt_style": STYLES[0], "output": str(folder)}
     return {**small_collect(values, str(products)), **own}
-
-
-def _help() -> str:
-    from trl_math.cli.collect_settings import KINDS
-
-    parts = {name: settings_help(kind) for name, kind in KINDS.items()}
-    return HELP.format(**parts).rstrip()

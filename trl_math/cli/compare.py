@@ -5,7 +5,7 @@ from pathlib import Path
 
 from trl_math.cli import compare_arms
 from trl_math.cli.compare_arms import ArmsArguments
-from trl_math.cli.request import say, settings_help
+from trl_math.cli.request import say, settings_help, split_words
 from trl_math.errors import UsageError
 from trl_math.recipes import parse_flags, split_values
 
@@ -66,8 +66,8 @@ def run(argv: list[str]) -> int:
     if {"-h", "--help"} & set(argv):
         print(HELP.format(settings=settings_help(CompareArguments), arms=settings_help(ArmsArguments)).rstrip())
         return 0
-    words = argv[: next((index for index, word in enumerate(argv) if word.startswith("-")), len(argv))]
-    parts = split_values(parse_flags(argv[len(words) :]), {"compare": CompareArguments, "arms": ArmsArguments})
+    words, flags = split_words(argv)
+    parts = split_values(parse_flags(flags), {"compare": CompareArguments, "arms": ArmsArguments})
     if parts["arms"] and words:
         raise UsageError(f"Arms are given as settings, and two runs as words: leave {' '.join(words)} out.")
     arguments, arms = CompareArguments(**parts["compare"]), ArmsArguments(**parts["arms"])

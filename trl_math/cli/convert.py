@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from trl_math.cli.request import quiet_bars, say, settings_help
+from trl_math.cli.request import quiet_bars, say, settings_help, split_words
 from trl_math.errors import DataError, UsageError, pick
+from trl_math.files import nearest_path
 from trl_math.recipes import canonical, parse_flags, split_values
+from trl_math.wording import counted
 
 
 HELP = """\
@@ -28,9 +30,9 @@ settings (with their defaults):
 """
 
 FORMATS = {
-    "completion_dataset": "completions of Fine-tune-CoT's published code (JSON): all samples of all problems",
+    "completion_dataset": "completions of Fine-tune-CoT's published code (JSON; data is an object of lists)",
     "samples": "a folder as `trl-math generate` leaves it; `trl-math grade` reads it",
-    "dataset": "problems of Fine-tune-CoT's published code (JSON)",
+    "dataset": "problems of Fine-tune-CoT's published code (JSON; data is a list)",
     "problems": "problems, one JSON object a line; as INPUT any source",
     "rows": "training rows: prompt and completion, texts or messages (JSONL); as INPUT any source",
     "openai_chat": "conversations for OpenAI's fine-tuning (JSONL)",
@@ -76,10 +78,10 @@ def run(argv: list[str]) -> int:
     if {"-h", "--help"} & set(argv):
         print(_help())
         return 0
-    words = argv[: next((index for index, word in enumerate(argv) if word.startswith("-")), len(argv))]
+    words, flags = split_words(argv)
     if len(words) != 1:
         raise UsageError("What is to be converted? trl-math convert INPUT --to FORMAT --output OUTPUT.")
-    values = canonical(parse_flags(argv[1:]), {"from": "source_format", "to": "target_format"})
+    values = canonical(parse_flags(flags), {"from": "source_format", "to": "target_format"})
     arguments = ConvertArguments(**split_values(values, {"convert": ConvertArguments})["convert"])
     quiet_bars()
     convert(words[0], arguments)
@@ -88,11 +90,15 @@ def run(argv: list[str]) -> int:
 
 def convert(name: str, arguments: ConvertArguments) -> None:
     """Convert, and say what came of it."""
-    source = arguments.source_format or guess_format(name)
+    source = arguments.source_format or guess_format(name, arguments.end)
     target = str(arguments.target_format)
     if (source, target) not in CONVERSIONS:
+        if ":" not in name and not Path(name).exists():
+            raise UsageError(f"No file or folder {name!r}.{nearest_path(Path(name))}")
         known = ", ".join(other for one, other in CONVERSIONS if one == source)
-        raise UsageError(f"{source} cannot become {target}; it can become {known or 'nothing'}.")
+        raise UsageError(
+            f"{name} is taken for {source}: {FORMATS[source]}. {source} cannot become {target}; it can become {known}."
+        )
     function, taken = CONVERSIONS[source, target]
     for setting in ("data", "split", "data_config", "prompt_style", "end"):
         default = next(field.default for field in dataclasses.fields(arguments) if field.name == setting)
@@ -104,8 +110,9 @@ def convert(name: str, arguments: ConvertArguments) -> None:
     function(name, output, arguments)
 
 
-def guess_format(name: str) -> str:
-    """Return the format that a file or folder is in, by what is in it."""
+def guess_format(name: str, end: str | None = None) -> str:
+    """Return the format that a file or folder is in, by what is in it; `end`: what ends a completion for OpenAI."""
+    from trl_math.data.openai_jsonl import END
     from trl_math.data.reasoning_teacher import kind_of
     from trl_math.generation.sample_files import completion_files
 
@@ -121,7 +128,12 @@ def guess_format(name: str) -> str:
         if "messages" in row:
             return "openai_chat"
         if row.keys() == {"prompt", "completion"} and isinstance(row["completion"], str):
-            return "openai_completion"
+            if row["completion"].endswith(end or END):
+                return "openai_completion"
+            raise UsageError(
+                f"{name} has prompts and completions and nothing else, without {end or END!r} at their end: set from "
+                "to rows (to train on as they are), or to openai_completion (and end to their mark, if they have one)."
+            )
         if {"prompt", "completion"} <= row.keys():
             return "rows"
     return "problems"
@@ -142,14 +154,22 @@ def _first_row(path: Path) -> dict[str, Any]:
 
 
 def _import_completions(name: str, output: Path, arguments: ConvertArguments) -> None:
+    from trl_math.data.prompt_styles import THEREFORE
     from trl_math.generation.completion_dataset import PROBLEMS, import_completions
 
     found = import_completions(_file(name), output)
     contents, settings = found.contents, found.settings
     already = "" if found.is_new else " already: nothing to do"
-    say(f"{output} holds {contents.num_completions:,} samples of {len(contents.problems):,} problems{already}.")
+    samples = counted(contents.num_completions, "sample")
+    say(f"{output} holds {samples} of {counted(len(contents.problems), 'problem')}{already}.")
     if contents.num_missing:
-        say(f"{contents.num_missing:,} records have no completion yet, and are no samples.")
+        say(f"{counted(contents.num_missing, 'record has', 'records have')} no completion yet: no sample.")
+    if contents.unlike:
+        unlike = counted(len(contents.unlike), "record of two stages has", "records of two stages have")
+        say(
+            f"{unlike} a prompt that is not reasoning_prompt and reasoning_completion ({contents.unlike[0]} for one): "
+            f"{THEREFORE!r} is taken to have asked for the answer."
+        )
     prefix = settings.get("answer_prefix")
     read = f"behind {prefix!r}" if prefix else "wherever they stand: the template is not known to announce them"
     say(f"prompt_style {settings['prompt_style']}: answers are read {read}.")
@@ -165,7 +185,7 @@ def _export_completions(name: str, output: Path, arguments: ConvertArguments) ->
 
         problems = list(read_for_style(arguments.data, arguments.split, arguments.data_config, "plain"))
     number = export_completions(Path(name), output, problems)
-    say(f"{output} holds {number:,} completions.")
+    say(f"{output} holds {counted(number, 'completion')}.")
 
 
 # ---- Problems ----
@@ -178,7 +198,7 @@ def _import_dataset(name: str, output: Path, arguments: ConvertArguments) -> Non
     head, records = read_dataset(path)
     rows = problem_rows(head, records, path)
     dataset_file(output).write(rows, lambda: {"head": head, "num_rows": len(rows)})
-    say(f"{output} holds {len(rows):,} problems.")
+    say(f"{output} holds {counted(len(rows), 'problem')}.")
 
 
 def _export_dataset(name: str, output: Path, arguments: ConvertArguments) -> None:
@@ -188,14 +208,14 @@ def _export_dataset(name: str, output: Path, arguments: ConvertArguments) -> Non
 
     head, records = kept_dataset(Path(name)) or export_dataset(_problems(name, arguments), source_stem(name))
     write_whole(output, _document(head, records))
-    say(f"{output} holds {len(records):,} problems.")
+    say(f"{output} holds {counted(len(records), 'problem')}.")
 
 
 def _problems_of_completions(name: str, output: Path, arguments: ConvertArguments) -> None:
     from trl_math.data.reasoning_teacher import read_contents
 
     contents = read_contents(_file(name))
-    _write_lines(output, contents.problems, "problems")
+    _write_lines(output, contents.problems, "problem")
 
 
 # ---- Training rows ----
@@ -203,7 +223,7 @@ def _problems_of_completions(name: str, output: Path, arguments: ConvertArgument
 
 def _rows_to(format_: str) -> Callable[[str, Path, ConvertArguments], None]:
     def write(name: str, output: Path, arguments: ConvertArguments) -> None:
-        _write_lines(output, _in_format(_rows(name, arguments), format_, arguments), "rows")
+        _write_lines(output, _in_format(_rows(name, arguments), format_, arguments), "row")
 
     return write
 
@@ -215,7 +235,7 @@ def _problems_to(format_: str) -> Callable[[str, Path, ConvertArguments], None]:
         from trl_math.data.prompts import to_sft
 
         rows = to_sft(_problems(name, arguments), arguments.prompt_style)
-        _write_lines(output, _in_format(rows, format_, arguments), "rows")
+        _write_lines(output, _in_format(rows, format_, arguments), "row")
 
     return write
 
@@ -226,7 +246,7 @@ def _rows_from(format_: str) -> Callable[[str, Path, ConvertArguments], None]:
 
         path = _file(name)
         rows = rows_of_chats(path) if format_ == "openai_chat" else rows_of_completions(path, **_end(arguments))
-        _write_lines(output, rows, "rows")
+        _write_lines(output, rows, "row")
 
     return write
 
@@ -282,13 +302,13 @@ def _write_lines(output: Path, rows: Iterable[Mapping[str, Any]], what: str) -> 
                 lines.write(json_line(row))
                 number += 1
         if number == 0:
-            raise DataError(f"There are no {what} to write.")
+            raise DataError(f"There are no {what}s to write.")
         part.replace(output)
     except OSError as error:
         raise StoreError(f"Cannot write {output}: {error.strerror or error}.") from error
     finally:
         part.unlink(missing_ok=True)
-    say(f"{output} holds {number:,} {what}.")
+    say(f"{output} holds {counted(number, what)}.")
 
 
 Conversion = Callable[[str, Path, ConvertArguments], None]

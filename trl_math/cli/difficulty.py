@@ -6,9 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trl_math.cli.request import quiet_bars, read_request, say, set_environment, settings_help
+from trl_math.cli.request import run_made, say
 from trl_math.errors import DataError, UsageError
-from trl_math.recipes import GENERATE_ALIASES
 
 
 if TYPE_CHECKING:
@@ -58,22 +57,7 @@ class Result(NamedTuple):
 
 def run(argv: list[str]) -> int:
     """Run the command; return the exit status."""
-    if {"-h", "--help"} & set(argv):
-        print(_help())
-        return 0
-    number = next((index for index, word in enumerate(argv) if word.startswith("-")), len(argv))
-    request = read_request(argv[number:], "difficulty", _smoke, "output", GENERATE_ALIASES)
-    set_environment(request)
-    quiet_bars()
-    from trl_math.cli.difficulty_settings import build
-
-    asked = build(request.values, argv[:number])
-    if request.is_dry_run:
-        from trl_math.cli.difficulty_plan import report
-
-        print(report(asked))
-        return 0
-    return make(asked)
+    return run_made(argv, "difficulty", HELP, _smoke, make, takes_words=True)
 
 
 def make(asked: "Asked") -> int:
@@ -247,10 +231,3 @@ def _smoke(values: dict[str, Any], name: str) -> dict[str, Any]:
     rule = {"rule_confidence": 0.9} if asked.rule.rule not in UNSURE else {}
     rows = write_rows(folder.parent / "rows.jsonl")
     return {**kept, **GENERATE_REPLACED, **rule, "num_samples": 16, "data": str(rows), "output": str(folder)}
-
-
-def _help() -> str:
-    from trl_math.cli.difficulty_settings import KINDS
-
-    parts = {name: settings_help(kind) for name, kind in KINDS.items()}
-    return HELP.format(**parts).rstrip()

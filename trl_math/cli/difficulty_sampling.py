@@ -5,17 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trl_math.cli.difficulty import Result, measured_rows
-from trl_math.cli.difficulty_sources import with_answers
-from trl_math.cli.request import say
-from trl_math.errors import DataError, UsageError
+from trl_math.cli.drawing import draw, load_judgeable, plan_of
+from trl_math.errors import DataError
 
 
 if TYPE_CHECKING:
     from trl_math.cli.difficulty_settings import Asked
     from trl_math.data.made_file import MadeFile
     from trl_math.evaluation.allocation import Allocation
-    from trl_math.generation.arguments import GenerateArguments
-    from trl_math.generation.session import Plan
 
 
 def prepare_sampling(
@@ -35,33 +32,6 @@ def load_asked(asked: "Asked") -> tuple[Any, list[Mapping[str, Any]], list[str]]
     loaded, problems, notes = load_judgeable(generate)
     asked.rule.check(generate.num_samples, asked.told, len(problems))
     return loaded, problems, notes
-
-
-def load_judgeable(generate: "GenerateArguments") -> tuple[Any, list[Mapping[str, Any]], list[str]]:
-    """Return the problems as loaded, those that samples can be judged of, and what to say of the others."""
-    from trl_math.data.load import NOT_PROBLEMS
-    from trl_math.generation.arguments import load_problems
-
-    if generate.prompt_style in NOT_PROBLEMS:
-        raise UsageError(f"prompt_style {generate.prompt_style} asks no problems with answers: choose another.")
-    loaded = load_problems(generate)
-    problems, notes = with_answers(list(loaded), str(generate.data))
-    if not problems:
-        raise DataError(f"There are no problems in {generate.data}.")
-    return loaded, problems, notes
-
-
-def plan_of(loaded: Any, problems: Sequence[Mapping[str, Any]], asked: Any) -> tuple["Plan", str]:
-    """Return what is asked of the model, of these problems among those loaded, and a hash of them."""
-    from trl_math.data.load import digest
-    from trl_math.generation import session
-    from trl_math.generation.arguments import find_style
-
-    # Shots are never of the problems that are asked, nor of those without an answer.
-    style = find_style(asked.generate, loaded)
-    ids = {problem["problem_id"] for problem in problems}
-    chosen = loaded.select([place for place, name in enumerate(loaded["problem_id"]) if name in ids])
-    return session.prepare(chosen, asked.generate, asked.engine, style=style), digest(chosen)
 
 
 def rule_settings(asked: "Asked") -> dict[str, Any]:
@@ -89,27 +59,9 @@ def make_allocation(asked: "Asked", ids: Sequence[str]) -> "Allocation":
 def _measure(
     asked: "Asked", file: "MadeFile", plan: Any, problems: Sequence[Mapping[str, Any]], notes: Sequence[str]
 ) -> Result:
-    from trl_math.evaluation.adaptive_sampling import sample_until_settled
-    from trl_math.generation.session import Engine
-    from trl_math.grading import Grader
-
-    grading = asked.grading
     by_id = {problem["problem_id"]: problem for problem in problems}
     allocation = make_allocation(asked, list(by_id))
-    with (
-        Engine(asked.engine, plan.checkpoint) as engine,
-        Grader(grading.grading_workers, grading.grading_deadline) as grader,
-    ):
-        counts, judged_with = sample_until_settled(
-            file.samples,
-            problems,
-            plan,
-            engine,
-            allocation,
-            say,
-            grader=grader,
-            runs_programs=grading.programs,
-        )
+    counts, judged_with = draw(asked, file, plan, problems, allocation)
     if not counts:
         raise DataError(
             f"None of the gold answers of {len(problems):,} problems can be read: samples cannot be judged."

@@ -54,7 +54,7 @@ def load(arguments: TrainArguments) -> tuple[Any, Any]:
     if data.eval_dataset_name is None:
         raise UsageError("Evaluations need pairs, and live_data makes those to train on: set eval_dataset_name.")
     name = data.eval_dataset_name
-    return None, load_source(name, "train" if Path(name).is_file() else data.dataset_test_split)
+    return None, load_source(name, "train" if Path(name).is_file() else data.eval_split)
 
 
 def _refuse_unread(data: Any) -> None:

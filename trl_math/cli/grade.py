@@ -7,9 +7,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from trl_math.cli.request import quiet_bars, say, settings_help
+from trl_math.cli.request import quiet_bars, say, settings_help, split_words
 from trl_math.errors import DataError, RunFolderError, UsageError, pick
 from trl_math.recipes import canonical, parse_flags, split_values
+from trl_math.wording import counted
 
 
 HELP = """\
@@ -49,7 +50,9 @@ class GradeArguments:
     deadline: float = dataclasses.field(
         default=5.0, metadata={"help": "Seconds after which a comparison is killed and counts as wrong."}
     )
-    output: str | None = dataclasses.field(default=None, metadata={"help": "The JSONL file to write."})
+    output: str | None = dataclasses.field(
+        default=None, metadata={"help": "The .jsonl file to write. Of a folder, unset: graded.jsonl in it."}
+    )
 
     def __post_init__(self) -> None:
         if not self.data:
@@ -67,10 +70,10 @@ def run(argv: list[str]) -> int:
     if {"-h", "--help"} & set(argv):
         print(HELP.format(settings=settings_help(GradeArguments)).rstrip())
         return 0
-    words = argv[: next((index for index, word in enumerate(argv) if word.startswith("-")), len(argv))]
+    words, flags = split_words(argv)
     if len(words) != 1:
         raise UsageError("Which samples? trl-math grade SAMPLES --data PROBLEMS, SAMPLES being one folder or file.")
-    values = canonical(parse_flags(argv[1:]), {"dataset_name": "data", "dataset_split": "split"})
+    values = canonical(parse_flags(flags), {"dataset_name": "data", "dataset_split": "split"})
     arguments = GradeArguments(**split_values(values, {"grade": GradeArguments})["grade"])
     quiet_bars()
     return grade(Path(words[0]), arguments)
@@ -88,9 +91,11 @@ def grade(source: Path, arguments: GradeArguments) -> int:
         raise UsageError(f"There is no {source}: give a folder of `trl-math generate`, or a JSONL file of samples.")
     target = Path(arguments.output) if arguments.output else source / "graded.jsonl" if source.is_dir() else None
     if target is None:
-        raise UsageError("Where do the graded samples go? Set output to a JSONL file.")
-    if target.resolve() == source.resolve() or target.suffix != ".jsonl":
-        raise UsageError(f"output must be another file that ends in .jsonl, got {target}.")
+        raise UsageError("Where do the graded samples go? Set output to a file that ends in .jsonl.")
+    if target.suffix != ".jsonl":
+        raise UsageError(f"output {target} does not end in .jsonl: graded samples are one file, a JSON object a line.")
+    if target.resolve() == source.resolve():
+        raise UsageError(f"output {target} is the file of the samples: choose another.")
     problems = by_id(_problems(arguments))
     check_overlap(_samples(source), problems, str(source))
     if target.exists():
@@ -107,10 +112,12 @@ def grade(source: Path, arguments: GradeArguments) -> int:
     others = sum(row["problem_id"] not in problems for row in _samples(source))
     rows = [{name: row[name] for name in COLUMNS if name in row} for row in read_graded(target)]
     if dropped:
-        say(f"{dropped:,} grades no longer held (another answer or grader), and are made anew.")
-    say(f"{target} holds {len(rows):,} graded samples, {number:,} of them new.")
+        held = "no longer held (another answer or grader), and"
+        say(f"{counted(dropped, f'grade {held} is', f'grades {held} are')} made anew.")
+    say(f"{target} holds {counted(len(rows), 'graded sample')}, {number:,} of them new.")
     if others:
-        say(f"{others:,} samples are of problems that are not in {arguments.data}, and were left out.")
+        is_of = counted(others, "sample is of a problem that is", "samples are of problems that are")
+        say(f"{is_of} not in {arguments.data}, and left out.")
     for line in describe(rows, grading_health(rows)):
         say(line)
     return 0
@@ -157,13 +164,15 @@ def describe(rows: list[dict[str, Any]], health: dict[str, Any]) -> list[str]:
     judged = len(rows) - unreadable
     lines = [f"{correct:,} of {judged:,} are right ({correct / judged:.1%})." if judged else "None can be judged."]
     if unreadable:
-        lines.append(f"{unreadable:,} have no verdict: the gold answers of their problems cannot be read.")
+        judged_not = counted(unreadable, "sample has", "samples have")
+        lines.append(f"{judged_not} no verdict: the gold answers of their problems cannot be read.")
     lines.append("why: " + ", ".join(f"{reason} {count:,}" for reason, count in health["reasons"].items()))
     if "outcomes" in health:
         lines.append("programs: " + ", ".join(f"{name} {count:,}" for name, count in health["outcomes"].items()))
     for name, rate in (format_rates(rows) if rows else {}).items():
         lines.append(f"{name}: {rate.value:.1%} ({rate.low:.1%} to {rate.high:.1%})")
-    lines.append(f"{health['num_unmarked']:,} answers are not marked by a box, #### or a phrase.")
+    unmarked = counted(health["num_unmarked"], "answer is", "answers are")
+    lines.append(f"{unmarked} not marked by a box, #### or a phrase.")
     return lines
 
 

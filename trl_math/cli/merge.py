@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from trl_math.cli.request import say, settings_help
+from trl_math.cli.request import say, settings_help, split_words
 from trl_math.errors import UsageError
 from trl_math.recipes import canonical, parse_flags, split_values
 
@@ -34,10 +34,10 @@ def run(argv: list[str]) -> int:
     if {"-h", "--help"} & set(argv):
         print(HELP.format(settings=settings_help(MergeArguments)).rstrip())
         return 0
-    words = argv[: next((index for index, word in enumerate(argv) if word.startswith("-")), len(argv))]
+    words, flags = split_words(argv)
     if len(words) != 1:
         raise UsageError("Which adapter? trl-math merge ADAPTER --output FOLDER, ADAPTER being the folder of one.")
-    values = canonical(parse_flags(argv[1:]), {"output_dir": "output"})
+    values = canonical(parse_flags(flags), {"output_dir": "output"})
     arguments = MergeArguments(**split_values(values, {"merge": MergeArguments})["merge"])
     if not arguments.output:
         raise UsageError("Where does the merged model go? Set output.")

@@ -19,7 +19,7 @@ from trl_math.cli.pair_sources import (
     template_hash,
     tokenizer_hash,
 )
-from trl_math.cli.request import Request, read_request, say, set_environment, settings_help
+from trl_math.cli.request import Request, read_request, say, set_environment, settings_help, split_words
 from trl_math.errors import DataError, UsageError
 from trl_math.recipes import Header, split_values
 
@@ -80,10 +80,10 @@ def run(argv: list[str]) -> int:
 
         print(HELP.format(source=settings_help(SourceArguments), pairs=settings_help(PairSettings)).rstrip())
         return 0
-    number = next((index for index, word in enumerate(argv) if word.startswith("-")), len(argv))
-    request = read_request(argv[number:], "pairs", _no_smoke, "output", {"output_dir": "output"})
+    words, flags = split_words(argv)
+    request = read_request(flags, "pairs", _no_smoke, "output", {"output_dir": "output"})
     set_environment(request)
-    source, settings = arguments(request, argv[:number])
+    source, settings = arguments(request, words)
     return make(source, settings, is_dry_run=request.is_dry_run)
 
 

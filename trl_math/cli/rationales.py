@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trl_math.cli.request import quiet_bars, read_request, say, set_environment, settings_help
+from trl_math.cli.request import run_made, say
 from trl_math.errors import DataError
-from trl_math.recipes import GENERATE_ALIASES
+from trl_math.wording import counted
 
 
 if TYPE_CHECKING:
@@ -70,22 +70,7 @@ class Task(NamedTuple):
 
 def run(argv: list[str]) -> int:
     """Run the command; return the exit status."""
-    if {"-h", "--help"} & set(argv):
-        print(_help())
-        return 0
-    number = next((index for index, word in enumerate(argv) if word.startswith("-")), len(argv))
-    request = read_request(argv[number:], "rationales", _smoke, "output", GENERATE_ALIASES)
-    set_environment(request)
-    quiet_bars()
-    from trl_math.cli.rationales_settings import build
-
-    asked = build(request.values, argv[:number])
-    if request.is_dry_run:
-        from trl_math.cli.rationales_plan import report
-
-        print(report(asked))
-        return 0
-    return make(asked)
+    return run_made(argv, "rationales", HELP, _smoke, make, takes_words=True)
 
 
 def make(asked: "Asked") -> int:
@@ -104,7 +89,7 @@ def make(asked: "Asked") -> int:
     from trl_math.evaluation.rationale_yield import yield_table
 
     print(f"\n{yield_table(points)}\n")
-    say(f"{file.path} holds {rows.num_rows:,} rationales: trl-math sft --dataset_name {file.path}")
+    say(f"{file.path} holds {counted(rows.num_rows, 'rationale')}: trl-math sft --dataset_name {file.path}")
     return 0
 
 
@@ -123,7 +108,6 @@ def _make(asked: "Asked", file: "MadeFile", task: Task) -> tuple["RationaleRows"
     """Draw what is missing, and write the rows; return them, the yield, and what to say."""
     from trl_math.cli import rationales_teacher
     from trl_math.data.rationale_rows import RationaleRows
-    from trl_math.evaluation.rationale_yield import Counts, find_yield
 
     samples, facts = task.samples, dict(task.facts)
     lines: list[str] = []
@@ -132,7 +116,7 @@ def _make(asked: "Asked", file: "MadeFile", task: Task) -> tuple["RationaleRows"
         facts |= drawn
     rows = RationaleRows(task.problems, samples, asked.wanted.rules(), task.styles, asked.wanted.problem_weights)
     _check_found(rows, len(task.problems), file.samples if task.plan else Path(str(asked.places.samples)))
-    points = find_yield([Counts(one.right, one.kept) for one in rows.chosen.values()], asked.wanted.num_rationales)
+    points = yield_of(rows)
     amounts = _amounts(asked, rows)
     file.write(
         rows.rows(), lambda: {**task.made_of, **facts, **amounts}, partial(_write_yield, rows=rows, points=points)
@@ -140,24 +124,48 @@ def _make(asked: "Asked", file: "MadeFile", task: Task) -> tuple["RationaleRows"
     return rows, points, [*lines, *_notes(asked, rows, len(task.problems))]
 
 
+def yield_of(rows: "RationaleRows") -> list["Point"]:
+    """Return what the first 1, 2, 4, ... samples of each problem come to, up to as many as were drawn."""
+    from trl_math.evaluation.rationale_yield import Counts, find_yield
+
+    return find_yield([Counts(one.right, one.kept) for one in rows.chosen.values()], rows.num_drawn)
+
+
+def short_lines(rows: "RationaleRows", num_asked: int) -> list[str]:
+    """Return what to say where there are fewer samples than were asked for."""
+    lines = []
+    if rows.num_drawn < num_asked:
+        lines.append(
+            f"No problem has more than {rows.num_drawn} samples, and {num_asked} were asked for: the yield ends there."
+        )
+    short = [one.num_samples for one in rows.chosen.values() if one.num_samples < rows.num_drawn]
+    if short:
+        fewer = counted(len(short), "problem has", "problems have")
+        lines.append(
+            f"{fewer} fewer than {rows.num_drawn} samples ({min(short)} at least): their yield is lower than it "
+            "would be."
+        )
+    return lines
+
+
 def _check_found(rows: "RationaleRows", num_problems: int, where: Path) -> None:
     """Raise if there is nothing to train on, after showing what the teacher said."""
     if not rows.chosen:
         raise DataError(
-            f"None of the gold answers of {num_problems:,} problems can be read: samples cannot be judged."
+            f"None of the gold answers of {counted(num_problems, 'problem')} can be read: samples cannot be judged."
         )
     if rows.num_rows:
         return
     num_samples = sum(one.num_samples for one in rows.chosen.values())
+    samples = f"{counted(num_samples, 'sample')} of {counted(len(rows.chosen), 'problem')}"
     if any(one.right for one in rows.chosen.values()):
         why = ", ".join(f"{number:,} {name}" for name, number in _dropped(rows).items())
-        raise DataError(f"None of {num_samples:,} samples of {len(rows.chosen):,} problems serves ({why}).")
+        raise DataError(f"None of {samples} serves ({why}).")
     for line in _shown(rows):
         say(line)
     raise DataError(
-        f"The teacher is never right: none of {num_samples:,} samples of {len(rows.chosen):,} problems reaches the "
-        f"answer. Above are {len(rows.wrong)} of them, all are in {where}: is the prompt style right for this model, "
-        "and max_tokens enough?"
+        f"The teacher is never right: none of {samples} reaches the answer. Above are {len(rows.wrong)} of them, all "
+        f"are in {where}: is the prompt style right for this model, and max_tokens enough?"
     )
 
 
@@ -206,7 +214,7 @@ def _notes(asked: "Asked", rows: "RationaleRows", num_problems: int) -> list[str
     from trl_math.data.rationales import REASONS
     from trl_math.grading import REASONS as VERDICTS
 
-    dropped, chosen = _dropped(rows), rows.chosen.values()
+    dropped = _dropped(rows)
     lines = (
         [f"left out: {', '.join(f'{number:,} {REASONS[name]}' for name, number in dropped.items())}"]
         if dropped
@@ -219,21 +227,20 @@ def _notes(asked: "Asked", rows: "RationaleRows", num_problems: int) -> list[str
         )
         lines.append(f"of the wrong ones: {said}")
     if rows.num_refused:
-        lines.append(f"{rows.num_refused:,} samples were refused by the server or its model.")
+        refused = counted(rows.num_refused, "sample was", "samples were")
+        lines.append(f"{refused} refused by the server or its model.")
     if rows.unjudged:
-        lines.append(
-            f"{len(rows.unjudged):,} problems have gold answers that cannot be read, and were left out "
-            f"({rows.unjudged[0]!r} for one)."
+        unreadable = counted(
+            len(rows.unjudged),
+            "problem has a gold answer that cannot be read, and was left out",
+            "problems have gold answers that cannot be read, and were left out",
         )
+        lines.append(f"{unreadable} ({rows.unjudged[0]!r} for one).")
     without = num_problems - len(rows.chosen) - len(rows.unjudged)
     if without:
-        lines.append(f"{without:,} problems have no samples, and were left out.")
-    short = [one.num_samples for one in chosen if one.num_samples < asked.wanted.num_rationales]
-    if short:
-        lines.append(
-            f"{len(short):,} problems have fewer than {asked.wanted.num_rationales} samples ({min(short)} at least): "
-            "their yield is lower than it would be."
-        )
+        none = counted(without, "problem has no samples, and was", "problems have no samples, and were")
+        lines.append(f"{none} left out.")
+    lines += short_lines(rows, asked.wanted.num_rationales)
     return lines
 
 
@@ -275,10 +282,3 @@ def _smoke(values: dict[str, Any], name: str) -> dict[str, Any]:
     products = write_products(folder.parent / "products.jsonl")
     own = {"model": MODEL, "prompt_style": STYLES[0], "output": str(folder)}
     return {**small_rationales(values, str(products)), **own}
-
-
-def _help() -> str:
-    from trl_math.cli.rationales_settings import KINDS
-
-    parts = {name: settings_help(kind) for name, kind in KINDS.items()}
-    return HELP.format(**parts).rstrip()

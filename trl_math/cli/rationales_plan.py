@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from trl_math.cli.rationales import prepare
+from trl_math.cli.rationales import prepare, short_lines, yield_of
 from trl_math.data.rationale_rows import RationaleRows, rationales_file
 from trl_math.errors import NotCachedError
-from trl_math.evaluation.rationale_yield import Counts, find_yield, yield_table
+from trl_math.evaluation.rationale_yield import yield_table
 from trl_math.generate_plan import (
     engine_lines,
     missing_lines,
@@ -15,6 +15,7 @@ from trl_math.generate_plan import (
     settings_lines,
 )
 from trl_math.share import Part
+from trl_math.wording import counted
 
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def _samples(asked: "Asked", checkpoint: Any, file: Any) -> list[str]:
     outlook = rationales_teacher.Outlook.of(asked, plan, file)
     lines = [
         *task.notes,
-        f"{len(task.problems):,} problems x {number} samples = {number * len(task.problems):,}",
+        f"{counted(len(task.problems), 'problem')} x {counted(number, 'sample')} = {number * len(task.problems):,}",
         *outlook.lines(),
     ]
     if checkpoint.tokenizer is not None:
@@ -63,7 +64,10 @@ def _samples(asked: "Asked", checkpoint: Any, file: Any) -> list[str]:
         from trl_math.generation.two_stage import ANSWER_REQUEST, ANSWER_TURN
 
         request = ANSWER_TURN if rationales_teacher.is_chat(asked) else ANSWER_REQUEST
-        lines += ["behind the reasoning, the second stage asks:", f"| {request}"]
+        lines += [
+            f"the first stage asks in {generate.prompt_style}; behind its reasoning, the second:",
+            f"| {request}",
+        ]
     return lines
 
 
@@ -73,7 +77,8 @@ def _of_samples(asked: "Asked", file: Any) -> dict[str, list[str]]:
     is_done = file.is_finished(task.made_of)
     wanted = asked.wanted
     rows = RationaleRows(task.problems, task.samples, wanted.rules(), task.styles, wanted.problem_weights)
-    counts = [Counts(one.right, one.kept) for one in rows.chosen.values()]
-    table = yield_table(find_yield(counts, wanted.num_rationales)).split("\n") if counts else ["nothing"]
-    would = "is made of this already" if is_done else f"would be written, with {rows.num_rows:,} rationales"
+    table = ["nothing"]
+    if rows.num_drawn:
+        table = [*yield_table(yield_of(rows)).split("\n"), *short_lines(rows, wanted.num_rationales)]
+    would = "is made of this already" if is_done else f"would be written, with {counted(rows.num_rows, 'rationale')}"
     return {"yield": table, "files": [f"{file.path} {would}"]}

@@ -15,6 +15,8 @@ from trl_math.recipes import GENERATE_ALIASES, Header, canonical, split_values
 
 
 PROMPTING = ("one_stage", "two_stage")
+# What the first of two stages asks, unless a style is named.
+TWO_STAGE_STYLE = "zero_shot_cot"
 # Groups of settings that only a run with a teacher uses; and of those, what says which problems and where to.
 SAMPLING_KINDS = ("stages", "prices", "grading", "generate", "engine")
 OF_ALL = {"data", "data_config", "split", "output", "seed"}
@@ -87,7 +89,9 @@ class Stages:
     """How a teacher is asked."""
 
     prompting: str = _setting(
-        "one_stage", 'one_stage: as prompt_style asks; two_stage: after that, "Therefore, the answer is".'
+        "one_stage",
+        'one_stage: as prompt_style asks; two_stage: after that, "Therefore, the answer is", and prompt_style is '
+        f"{TWO_STAGE_STYLE} unless it is given (chat_cot with endpoint chat).",
     )
     answer_tokens: int = _setting(32, "Of two_stage: tokens of the answer at most; max_tokens is for the reasoning.")
     answer_temperature: float = _setting(0.0, "Of two_stage: temperature of the answer; 0 is greedy.")
@@ -188,6 +192,11 @@ def build(values: Mapping[str, Any], words: Sequence[str] = ()) -> Asked:
     given = given_of(parts, KINDS)
     if ways == ["samples"]:
         _refuse_sampling(parts, given)
+    elif parts["stages"].get("prompting") == "two_stage":
+        if parts["engine"].get("endpoint") != "chat":
+            parts["generate"].setdefault("prompt_style", TWO_STAGE_STYLE)
+        # Said, and part of what a stage is made of, whether or not it is the default of one stage.
+        given["prompt_style"] = parts["generate"].get("prompt_style", Drawing.prompt_style)
     asked = Asked._make([*(kind(**parts[name]) for name, kind in KINDS.items()), given])
     _check_row_style(asked.wanted.row_style)
     if ways == ["samples"]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trl_math.cli.request import say
 from trl_math.errors import UsageError
+from trl_math.wording import counted
 
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from trl_math.evaluation.allocation import Verdicts
     from trl_math.generation.backend import Backend
     from trl_math.generation.cost import Spent
+    from trl_math.generation.run import Prompt
     from trl_math.generation.session import Plan
 
 
@@ -38,7 +40,7 @@ class OneRound:
 
 def prepare(asked: "Asked", settings: dict[str, Any]) -> "Task":
     """Return what a teacher is to be asked, or raise what is wrong with it."""
-    from trl_math.cli.difficulty_sampling import load_judgeable, plan_of
+    from trl_math.cli.drawing import load_judgeable, plan_of
     from trl_math.cli.rationales import Task
     from trl_math.data.prompts import PROMPT_STYLES
     from trl_math.data.rationale_rows import Styles
@@ -56,31 +58,21 @@ def prepare(asked: "Asked", settings: dict[str, Any]) -> "Task":
 
 def draw(asked: "Asked", file: "MadeFile", task: "Task") -> tuple["GradedSamples", dict[str, Any], list[str]]:
     """Draw and grade what is missing; return the samples, what they were drawn with, and what to say."""
+    from trl_math.cli import drawing
     from trl_math.data.graded_samples import GradedSamples
-    from trl_math.evaluation.adaptive_sampling import GRADED, sample_until_settled
+    from trl_math.evaluation.adaptive_sampling import GRADED
     from trl_math.generation.arguments import sampler_hash
-    from trl_math.generation.session import Engine
-    from trl_math.grading import Grader
 
-    plan, grading = task.plan, asked.grading
+    plan = task.plan
     assert plan is not None
-    before = spent_before(file, plan)
+    before = spent_before(asked, file, plan)
     for line in Outlook.of(asked, plan, file).lines() if asked.prices.price else ():
         say(line)
-    with (
-        Engine(asked.engine, plan.checkpoint, lambda backend: around(backend, asked, plan, before)) as engine,
-        Grader(grading.grading_workers, grading.grading_deadline) as grader,
-    ):
-        _, judged_with = sample_until_settled(
-            file.samples,
-            task.problems,
-            plan,
-            engine,
-            OneRound([problem["problem_id"] for problem in task.problems], asked.wanted.num_rationales),
-            say,
-            grader=grader,
-        )
-    spent = spent_before(file, plan)
+    rounds = OneRound([problem["problem_id"] for problem in task.problems], asked.wanted.num_rationales)
+    _, judged_with = drawing.draw(
+        asked, file, plan, task.problems, rounds, around=lambda backend: around(backend, asked, plan, before)
+    )
+    spent = spent_before(asked, file, plan)
     facts: dict[str, Any] = {
         "model": asked.engine.label,
         "data": plan.data,
@@ -89,14 +81,24 @@ def draw(asked: "Asked", file: "MadeFile", task: "Task") -> tuple["GradedSamples
         "num_prompt_tokens": spent.usage.num_prompt_tokens,
         "num_tokens": spent.usage.num_tokens,
     }
-    asked_for, drawn = spent.usage
-    said = f"{spent.num_samples:,} samples have {drawn:,} tokens, for {asked_for:,} of prompts"
+    if num_bounded := _num_bounded(asked, plan, spent):
+        facts["num_prompts_bounded"] = num_bounded
     if price := asked.prices.price:
-        from trl_math.generation.cost import money
-
         facts["cost"] = price.of(spent.usage)
-        said += f", and cost {money(facts['cost'])}"
-    return GradedSamples([file.samples / GRADED]), facts, [f"{said}."]
+    return GradedSamples([file.samples / GRADED]), facts, [_said(spent, num_bounded, facts.get("cost"))]
+
+
+def _said(spent: "Spent", num_bounded: int, cost: float | None) -> str:
+    """Return what samples took, in a line; where nobody tells it of prompts, that it is a bound."""
+    from trl_math.generation.cost import money
+
+    at_most = "at most " if num_bounded else ""
+    asked_for, drawn = spent.usage
+    samples = counted(spent.num_samples, "sample has", "samples have")
+    line = f"{samples} {drawn:,} tokens, for {at_most}{asked_for:,} of prompts"
+    line += "" if cost is None else f", and cost {at_most}{money(cost)}"
+    why = f" (the prompts of {num_bounded:,} by their bytes, since the server does not tell their tokens)"
+    return f"{line}{why if num_bounded else ''}."
 
 
 def around(backend: "Backend", asked: "Asked", plan: "Plan", before: "Spent") -> "Backend":
@@ -123,12 +125,28 @@ def is_chat(asked: "Asked") -> bool:
     return asked.engine.engine == "server" and asked.engine.endpoint == "chat"
 
 
-def spent_before(file: "MadeFile", plan: "Plan") -> "Spent":
+def spent_before(asked: "Asked", file: "MadeFile", plan: "Plan") -> "Spent":
     """Return what the samples took that are there, of the problems that are asked."""
     from trl_math.generation.cost import spent_on
 
-    lengths = {prompt.problem_id: len(prompt.ids) for prompt in plan.prompts}
-    return spent_on(_rows_there(file, plan), lengths)
+    return spent_on(_rows_there(file, plan), {prompt.problem_id: _most_read(asked, prompt) for prompt in plan.prompts})
+
+
+def _most_read(asked: "Asked", prompt: "Prompt") -> int:
+    """Return the most tokens that are read for a sample; of one stage exact, if we have the prompt's tokens."""
+    from trl_math.generation.backend import Usage, most_prompt_tokens
+    from trl_math.generation.two_stage import both_stages
+
+    first = len(prompt.ids) or most_prompt_tokens(prompt.prompt)
+    if not asked.stages.is_two:
+        return first
+    return both_stages(Usage(first, asked.generate.max_tokens), asked.stages.answer_tokens).num_prompt_tokens
+
+
+def _num_bounded(asked: "Asked", plan: "Plan", spent: "Spent") -> int:
+    """Return of how many samples it is only known what they can have read at most."""
+    is_counted = plan.checkpoint.tokenizer is not None and not (asked.stages.is_two and is_chat(asked))
+    return 0 if is_counted else spent.num_untold
 
 
 def _rows_there(file: "MadeFile", plan: "Plan") -> Iterator[Mapping[str, Any]]:
@@ -147,18 +165,20 @@ class Outlook(NamedTuple):
     num_left: int
     before: "Spent"
     num_prompt_tokens: int  # of all that is left, two stages apart
-    is_counted: bool  # or guessed from characters
+    is_counted: bool  # or bounded by bytes
 
     @classmethod
     def of(cls, asked: "Asked", plan: "Plan", file: "MadeFile") -> "Outlook":
         """Look at what is to be asked and at what is there; samples behind the first D make up for no missing ones."""
+        from trl_math.generation.backend import most_prompt_tokens
+
         number = asked.wanted.num_rationales
         num_all = number * len(plan.prompts)
         is_counted = plan.checkpoint.tokenizer is not None
-        lengths = [len(prompt.ids) if is_counted else _guessed_tokens(prompt.prompt) for prompt in plan.prompts]
+        lengths = [len(prompt.ids) or most_prompt_tokens(prompt.prompt) for prompt in plan.prompts]
         num_left = num_all - sum(row["sample_index"] < number for row in _rows_there(file, plan))
         tokens = round(sum(lengths) * number * num_left / max(num_all, 1))
-        return cls(asked, num_left, spent_before(file, plan), tokens, is_counted)
+        return cls(asked, num_left, spent_before(asked, file, plan), tokens, is_counted)
 
     def lines(self) -> list[str]:
         """Return samples, tokens and cost of what is left: at most, and about, if samples tell."""
@@ -171,9 +191,9 @@ class Outlook(NamedTuple):
         if stages.is_two:
             most = both_stages(most, stages.answer_tokens, number)
         lines = [
-            f"{number:,} samples to draw, {self.before.num_samples:,} are there",
+            f"{counted(number, 'sample')} to draw, {self.before.num_samples:,} are there",
             f"at most {most.num_tokens:,} tokens of samples, for {most.num_prompt_tokens:,} of prompts"
-            f"{'' if self.is_counted else ', these guessed from their characters: the server has the tokenizer'}",
+            f"{'' if self.is_counted else ', these bounded by their bytes: the server has the tokenizer'}",
         ]
         about = self._about()
         if about is not None:
@@ -199,12 +219,6 @@ class Outlook(NamedTuple):
         return Usage(*(round(number * self.num_left / there) for number in self.before.usage))
 
 
-def _guessed_tokens(prompt: Any) -> int:
-    """Return about how many tokens a text or messages have: one for four characters, some for each turn."""
-    texts = [prompt] if isinstance(prompt, str) else [turn["content"] for turn in prompt]
-    return sum(len(text) // 4 + 5 for text in texts)
-
-
 def _stage_settings(asked: "Asked") -> dict[str, Any]:
     """Return what samples of two stages must have in common; those of one are samples as any others."""
     if not asked.stages.is_two:
@@ -225,10 +239,10 @@ def _check_two_stage(asked: "Asked", plan: "Plan") -> None:
 
 
 def _group_size(asked: "Asked") -> int:
-    """Return how many samples are reasoned out before their answers are asked for: enough to keep an engine busy."""
+    """Return how many samples are reasoned out before their answers are asked for: what keeps an engine busy."""
     engine = asked.engine
     busy = {
-        "transformers": 2 * engine.batch_size,
+        "transformers": engine.batch_size,
         "server": 4 * engine.concurrency * len(engine.server_urls or ()),
         "vllm": 1024,
     }

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from trl_math.cli.request import split_words
 from trl_math.errors import UsageError, nearest
 from trl_math.recipes import convert, parse_flags
 
@@ -55,8 +56,8 @@ def run(argv: list[str]) -> int:
 
 def read_request(argv: list[str]) -> tuple[list[str], dict[str, Any]]:
     """Return the run folders, which stand before the flags, and the settings."""
-    first = next((place for place, word in enumerate(argv) if word.startswith("-")), len(argv))
-    folders, flags = argv[:first], parse_flags(argv[first:])
+    folders, words = split_words(argv)
+    flags = parse_flags(words)
     unknown = next((name for name in flags if name not in KINDS), None)
     if unknown is not None:
         raise UsageError(f"Unknown key {unknown!r}.{nearest(unknown, KINDS)} Known: {', '.join(KINDS)}.")

@@ -1,6 +1,7 @@
 """What a command line asks for: a recipe's settings, overridden by flags, and how to run it."""
 
 import dataclasses
+import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from trl_math.errors import UsageError
-from trl_math.recipes import canonical, convert, parse_flags, read_recipe, recipe_name
+from trl_math.recipes import GENERATE_ALIASES, canonical, convert, parse_flags, read_recipe, recipe_name
 
 
 # Where a command without a recipe writes, under runs/; runs/generate is where its recipes write.
@@ -49,6 +50,43 @@ def read_request(
     folder = name if file is not None else DEFAULT_OUTPUTS.get(command, command)
     given.setdefault(output_key, f"runs/{folder}")
     return Request(given, options["dry_run"], name)
+
+
+def run_made(
+    argv: list[str],
+    command: str,
+    text: str,
+    smoke: Callable[[dict[str, Any], str], dict[str, Any]],
+    make: Callable[[Any], int],
+    *,
+    takes_words: bool = False,
+) -> int:
+    """Run a command that draws samples and makes a file of them: help, a dry run, or the work; return the status.
+
+    Its settings are those of `cli/COMMAND_settings` (`KINDS`, for which the help's `text` has places, and `build`),
+    its dry run is `report` of `cli/COMMAND_plan`: imported when they are needed, since what they import reads the
+    environment. `takes_words`: something may stand in front of the flags.
+    """
+    if {"-h", "--help"} & set(argv):
+        kinds = importlib.import_module(f"trl_math.cli.{command}_settings").KINDS
+        print(text.format(**{name: settings_help(kind) for name, kind in kinds.items()}).rstrip())
+        return 0
+    words, flags = split_words(argv) if takes_words else ([], argv)
+    request = read_request(flags, command, smoke, "output", GENERATE_ALIASES)
+    set_environment(request)
+    quiet_bars()
+    settings = importlib.import_module(f"trl_math.cli.{command}_settings")
+    asked = settings.build(request.values, words) if takes_words else settings.build(request.values)
+    if request.is_dry_run:
+        print(importlib.import_module(f"trl_math.cli.{command}_plan").report(asked))
+        return 0
+    return make(asked)
+
+
+def split_words(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Return what stands in front of the flags, and the flags."""
+    number = next((place for place, word in enumerate(argv) if word.startswith("-")), len(argv))
+    return argv[:number], argv[number:]
 
 
 def set_environment(request: Request) -> None:

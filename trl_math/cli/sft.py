@@ -95,9 +95,9 @@ def _trainer(arguments: TrainArguments) -> type:
 def _configs() -> tuple[type, type]:
     from trl import SFTConfig
 
-    from trl_math.trainers import MathSFTConfig
+    from trl_math.trainers import MathSeq2SeqConfig
 
-    return SFTConfig, MathSFTConfig
+    return SFTConfig, MathSeq2SeqConfig  # which has all of the decoders' fields
 
 
 SFT = train.TrainCommand(

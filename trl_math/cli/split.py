@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from trl_math.cli.request import quiet_bars, read_request, say, set_environment, settings_help
 from trl_math.errors import UsageError
 from trl_math.recipes import GENERATE_ALIASES, Header, split_values
+from trl_math.wording import counted
 
 
 if TYPE_CHECKING:
@@ -190,9 +191,11 @@ def _tell(sides: "Sides") -> None:
     say(", ".join(f"{name} {number:,} ({number / total:.0%})" for name, number in sizes if number))
     if "num_templates" in facts:
         of_sides = ", ".join(f"{name} {number:,}" for name, number in facts["num_templates_of"].items() if number)
-        say(f"{facts['num_templates']:,} templates, none on two sides: {of_sides}. The largest:")
+        say(f"{counted(facts['num_templates'], 'template')}, none on two sides: {of_sides}. The largest:")
         for one in facts["largest"]:
-            say(f"  {one['num_problems']:,} problems: {one['template']:.100}")
+            template = one["template"]
+            shown = template if len(template) <= 100 else f"{template[:96]} ..."
+            say(f"  {counted(one['num_problems'], 'problem')}: {shown}")
     for note in sides.notes:
         say(note)
 

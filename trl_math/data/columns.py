@@ -73,7 +73,9 @@ LIVE_RATES = Table(
     ("problem_id", "num_samples", "num_correct", "pass_rate", "step"),
     ("decision",),
 )
-SFT = Table("SFT data", ("prompt", "completion", "problem_id"), ("pass_rate", "weight", "steps"))
+# Whether a row's completion is a sample that ran out of tokens: no end token is trained behind it.
+UNFINISHED = "is_unfinished"
+SFT = Table("SFT data", ("prompt", "completion", "problem_id"), ("pass_rate", "weight", "steps", UNFINISHED))
 COLLECTED = Table(
     "collected rows",
     (
@@ -92,7 +94,7 @@ COLLECTED = Table(
 RATIONALES = Table(
     "rationales",
     (*PROBLEMS.required, "prompt", "completion", "sample_index", "sampler", "num_tokens"),
-    (*PROBLEMS.optional, "correct", "weight"),
+    (*PROBLEMS.optional, "correct", "weight", UNFINISHED),
 )
 # By these columns collected rows are known, also where others were taken out of them.
 COLLECTED_MARK = ("completion", "sample_index")

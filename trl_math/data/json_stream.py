@@ -49,12 +49,12 @@ class JsonStream:
 
     def members(self, where: str) -> Iterator[str]:
         """Yield the keys of the object that begins here; each value is to be read before the next key is asked for."""
-        self._take("{", where)
+        self._open("{", "an object", where)
         yield from self._elements("}", where, self._key)
 
     def items(self, where: str) -> Iterator[int]:
         """Yield the places of the list that begins here; each item is to be read before the next is asked for."""
-        self._take("[", where)
+        self._open("[", "a list", where)
         for place, _ in enumerate(self._elements("]", where, lambda where: where)):
             yield place
 
@@ -85,6 +85,13 @@ class JsonStream:
         self._skip_space()
         if self._at < len(self._text):
             self._fail("its end", "more text follows", self._at)
+
+    def _open(self, character: str, what: str, where: str) -> None:
+        """Begin an object or a list; raise if the value that is here is something else."""
+        if not self.starts(character):
+            found = type(self.value(where)).__name__
+            raise DataError(f"{self.path}: {where}: expected {what}, and it is {found}.")
+        self._at += 1
 
     def _elements(self, closing: str, where: str, begin: Any) -> Iterator[Any]:
         if self.starts(closing):

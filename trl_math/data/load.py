@@ -62,7 +62,13 @@ class DataArguments:
     )
     dataset_config: str | None = dataclasses.field(default=None, metadata={"help": "Configuration name on the hub."})
     dataset_train_split: str = dataclasses.field(default="train", metadata={"help": "Split to train on."})
-    dataset_test_split: str = dataclasses.field(default="test", metadata={"help": "Split to evaluate on."})
+    dataset_test_split: str | None = dataclasses.field(
+        default=None,
+        metadata={
+            "help": "Split to evaluate on; unset: test. With eval_generation_data, sft evaluates by asking alone "
+            "unless rows are named too."
+        },
+    )
     eval_dataset_name: str | None = dataclasses.field(
         default=None, metadata={"help": "A source to evaluate on, if it is not a split of `dataset_name`."}
     )
@@ -141,6 +147,17 @@ class DataArguments:
             raise UsageError("matched_control_by is about a control: set matched_control: true.")
         self.schedule()
 
+    @property
+    def eval_split(self) -> str:
+        """The split that evaluation rows are of."""
+        return self.dataset_test_split or "test"
+
+    @property
+    def names_eval_rows(self) -> bool:
+        """Whether the settings say which rows to evaluate on."""
+        given = (self.eval_dataset_name, self.dataset_test_split, self.max_eval_rows)
+        return any(value is not None for value in given)
+
     def _schedule_params(self) -> dict[str, Any]:
         from trl_math.losses.parameters import as_mapping  # noqa: PLC0415 - torch
 
@@ -207,10 +224,10 @@ def load_rows(
             raise UsageError("eval_dataset_name and max_eval_rows need an eval_strategy: steps or epoch.")
         return train, None
     if arguments.eval_dataset_name:
-        held_out = _read([arguments.eval_dataset_name], arguments.dataset_test_split, arguments)
+        held_out = _read([arguments.eval_dataset_name], arguments.eval_split, arguments)
     else:
-        _check_has_split(names, arguments.dataset_test_split)
-        held_out = _read(names, arguments.dataset_test_split, arguments, arguments.dataset_config)
+        _check_has_split(names, arguments.eval_split)
+        held_out = _read(names, arguments.eval_split, arguments, arguments.dataset_config)
     held_out = _chosen(held_out, arguments, arguments.max_eval_rows, seed, "eval")
     if scale is not None:
         held_out = _weighted_alike(held_out, arguments, scale)
@@ -222,8 +239,9 @@ def _check_has_split(names: list[str], split: str) -> None:
     for name in names:
         if Path(name).is_file() and split not in ("train", Path(name).stem):
             raise UsageError(
-                f"{name} is one file, without a split {split!r} to evaluate on: set eval_dataset_name, or "
-                "eval_strategy: no. (dataset_test_split: train evaluates on the rows that are trained on.)"
+                f"{name} is one file, without a split {split!r} to evaluate on: set eval_dataset_name (rows, for "
+                "their loss), eval_generation_data (problems to ask), or eval_strategy: no. (dataset_test_split: "
+                "train evaluates on the rows that are trained on.)"
             )
 
 

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from trl_math.wilson import wilson
+
 
 SAFE_AUC = (0.4, 0.6)
-Z = 1.959964  # of a 95 % interval
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 NUM_BINS = 30
 
@@ -181,7 +182,7 @@ def clustered_share(sums: Sequence[float], weights: Sequence[float], num_pairs: 
         variance = num / (num - 1) * ((over - share * under) ** 2).sum() / under.sum() ** 2
         if variance > 0 and 0 < share < 1:
             num_effective = share * (1 - share) / variance
-    low, high = _wilson(share, float(np.clip(num_effective, 1, num_pairs)))
+    low, high = map(float, wilson(share, np.clip(num_effective, 1, num_pairs)))
     return Share(share, low, high, num_pairs, num)
 
 
@@ -196,13 +197,6 @@ def _length_auc(used: Sequence[ProblemFacts], *, equal_problems: bool) -> Share 
 
 def _is_shorter(difference: int) -> float:
     return 1.0 if difference < 0 else 0.5 if difference == 0 else 0.0
-
-
-def _wilson(share: float, num: float) -> tuple[float, float]:
-    shrink = 1 + Z * Z / num
-    centre = (share + Z * Z / (2 * num)) / shrink
-    half = Z / shrink * float(np.sqrt(share * (1 - share) / num + (Z / (2 * num)) ** 2))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _spread_of(values: Sequence[float]) -> Spread | None:

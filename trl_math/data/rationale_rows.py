@@ -13,13 +13,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from trl_math.data.columns import PROBLEMS, RATIONALES
+from trl_math.data.columns import PROBLEMS, RATIONALES, UNFINISHED
 from trl_math.data.graded_samples import GradedSamples
 from trl_math.data.made_file import MadeFile, named_file
 from trl_math.data.prompts import Prompt, PromptStyle
 from trl_math.data.rationale_text import rationale_of
 from trl_math.data.rationales import Chosen, Row, Rules, choose, has_ended, inverse_counts, reasoning_has_ended
 from trl_math.errors import DataError
+from trl_math.records import FINISHED
 
 
 class Styles(NamedTuple):
@@ -60,6 +61,7 @@ class RationaleRows:
         self.unjudged: list[str] = []  # their gold answers cannot be read
         self.wrong: list[dict[str, Any]] = []  # the first samples that are not right, to be shown
         self.num_refused = 0  # samples, by a server or its model
+        self.num_drawn = 0  # of the D samples that a problem may have: those up to the last one that any has
         self.reasons: Counter[str] = Counter()  # why samples are right or wrong
         self._choose()
         counts = {name: len(one.kept) for name, one in self.chosen.items()}
@@ -105,6 +107,7 @@ class RationaleRows:
 
     def _note(self, samples: Sequence[Row]) -> None:
         for row in samples:
+            self.num_drawn = max(self.num_drawn, row["sample_index"] + 1)
             self.reasons[row.get("reason") or "unknown"] += 1
             self.num_refused += row.get("finish_reason") == "refused"
         wrong = next((row for row in samples if not row["correct"]), None)
@@ -123,6 +126,8 @@ class RationaleRows:
         }
         if self._rules.keep_wrong:
             row["correct"] = sample["correct"]
+        if self._rules.keep_unfinished and not self._styles.writes_answer:  # else the row has an end: the gold answer
+            row[UNFINISHED] = sample.get("finish_reason") not in FINISHED
         if self._weights is not None:
             row["weight"] = self._weights[sample["problem_id"]]
         return {column: row[column] for column in RATIONALES.columns if column in row}

@@ -2,8 +2,9 @@ r"""The reasoning of a completion, without the part that only announces its answ
 
 A teacher ends in its own way ("So the answer is 8.", `#### 8`, `$\boxed{8}$`, or the second stage's "Therefore, the
 answer is 8"), a student learns another (`--> 8`). What is between is the rationale. Cut off is what stands at the end
-and says nothing but the answer; a box inside of reasoning is opened (`5 + 3 = \boxed{8}` is `5 + 3 = 8`). What is
-written before the end stays as it is, also where it names the answer.
+and says nothing but the answer, "the solution is 8", too, and "So, x = 8" where something came to 8 before (else it is
+a step); a box inside of reasoning is opened (`5 + 3 = \boxed{8}` is `5 + 3 = 8`). What is written before the end stays
+as it is, also where it names the answer.
 """
 
 import re
@@ -26,6 +27,18 @@ _LEAD = re.compile(
     r"(?:\b(?:so|thus|hence|therefore|then|and|finally|in conclusion|conclusion|this means|this gives|we get|we have"
     r"|we conclude|we find|that|is|the|our|my|final|correct|right|numerical|simplified)\b|[\s,;:*_#])+$",
     re.IGNORECASE,
+)
+# What a closing sentence may state: a number, perhaps with a word behind it, a formula, a letter of a choice.
+_NUMBER = r"[-\u2212]?\$?\d[\d,./]*+%?"
+_VALUE = rf"\$?(?P<value>{_NUMBER})\$?(?: [a-z]+)?"
+_CLOSE = r"[.!\s]*\Z"
+_SOLUTION = re.compile(
+    r"\bthe (?:(?:final|correct|right) )?(?:solution|result)(?: is|:| =)[:=]?\s{0,4}"
+    rf"(?:(?:[a-z]\w{{0,3}}\s?=\s?)?{_VALUE}|\$[^$\n]{{1,60}}\$|\(?(?-i:[A-Z])\)?){_CLOSE}",
+    re.IGNORECASE,
+)
+_NAMED = re.compile(
+    rf"\b(?:so|thus|hence|therefore|then),?\s{{1,4}}\$?[a-z]\w{{0,3}}\$?\s?=\s?{_VALUE}{_CLOSE}", re.IGNORECASE
 )
 _ROUND_BOX = re.compile(r"(?:\$|\\\[|\\\]|\\\(|\\\)|[\s.*_])+")
 _HASHES = re.compile(r"(?:^|(?<=\s))#### ?", re.MULTILINE)
@@ -61,7 +74,7 @@ def _without_answer(text: str, answer_prefix: str | None) -> str:
     if prefix and prefix in text:
         text = text.rpartition(prefix)[0]
     for _ in range(MOST_TIMES):
-        text = _cut_box(_cut_phrase(_cut_hashes(_cut_tag(text.strip()))))
+        text = _cut_box(_cut_statement(_cut_phrase(_cut_hashes(_cut_tag(text.strip())))))
     return _opened(text).strip()
 
 
@@ -80,6 +93,23 @@ def _cut_phrase(text: str) -> str:
         if _is_short(text[end:]) and not _REASONING.search(text, start):
             return _without_lead(text[:start])
     return text
+
+
+def _cut_statement(text: str) -> str:
+    """Cut the last sentence off if it only states the solution, or gives a name to what was computed before."""
+    end = max(0, len(text) - MOST_LEAD)
+    stated = _SOLUTION.search(text, end)
+    if stated and not _REASONING.search(stated[0]):
+        return _without_lead(text[: stated.start()])
+    named = _NAMED.search(text, end)
+    if named and _is_computed(named["value"].rstrip(".,"), text[: named.start()]):
+        return _without_lead(text[: named.start()])
+    return text
+
+
+def _is_computed(value: str, text: str) -> bool:
+    """Whether something comes to this value in a text."""
+    return re.search(rf"=\s?\$?{re.escape(value)}(?![\d,.]*\d)", text) is not None
 
 
 def _cut_box(text: str) -> str:

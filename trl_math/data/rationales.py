@@ -27,14 +27,14 @@ NUM_WORDS = 3  # of a piece by which texts are compared
 
 # Why a sample serves not, in the order in which it is asked.
 REASONS = {
-    "wrong": "are wrong",
-    "refused": "are refusals",
-    "unfinished": "ran out of tokens",
-    "empty": "have no reasoning",
-    "too_short": "are too short",
-    "too_long": "are too long",
-    "duplicate": "say the same as another of their problem",
-    "over_cap": "are more than max_per_problem",
+    "wrong": "wrong",
+    "refused": "refused",
+    "unfinished": "out of tokens",
+    "empty": "without reasoning",
+    "too_short": "too short",
+    "too_long": "too long",
+    "duplicate": "too like another of the problem",
+    "over_cap": "above max_per_problem",
 }
 
 _WORD = re.compile(r"\d[\d,]*(?:\.\d+)?|[^\W\d_]+|[-+*/=<>^%]")

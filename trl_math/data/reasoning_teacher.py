@@ -6,8 +6,8 @@
                   reasoning_completion?, reasoning_finish_reason?}, ...]}}
 
 There `sample_index` is the problem and `completion_index` the sample. A teacher is asked in two stages: the reasoning
-first, then, with that in the prompt, the answer. Files of completions are read a record at a time; a record that
-cannot be used is named by its problem and its place.
+first, then, with that in the prompt, the answer. A record that has a `reasoning_completion` is of two stages. Files of
+completions are read a record at a time; a record that cannot be used is named by its problem and its place.
 """
 
 import json
@@ -56,6 +56,7 @@ class Contents(NamedTuple):
     problems: list[dict[str, Any]]  # problem_id, question, answer
     num_completions: int
     num_missing: int  # records whose completion has not been drawn
+    unlike: list[str]  # of two stages, and their prompt is not what the first stage's prompt and reasoning make
 
 
 def kind_of(path: Path) -> str | None:
@@ -96,9 +97,12 @@ def dataset_rows(head: Mapping[str, Any], records: list[Record], path: Path) -> 
     key = dataset_key(head.get("metadata"), path)
     rows: list[dict[str, Any]] = []
     for place, record in enumerate(records):
-        missing = [name for name in ("question", "answer") if not isinstance(record, dict) or name not in record]
-        if missing:
+        if not isinstance(record, dict):
+            raise DataError(f"{path}: problem {place} is {type(record).__name__}, and no object.")
+        if missing := [name for name in ("question", "answer") if name not in record]:
             raise DataError(f"{path}: problem {place} has no {' and no '.join(missing)}.")
+        if broken := _half_pair(record):
+            raise DataError(f"{path}: problem {place}: {broken}.")
         rows.append({"problem_id": f"{key}/{record.get('sample_index', place)}", **record})
     return rows
 
@@ -190,8 +194,11 @@ def read_contents(path: Path) -> Contents:
     head: dict[str, Any] = {}
     found: dict[str, tuple[Any, Any]] = {}
     num_completions = num_missing = 0
+    unlike: list[str] = []
     for key, records in read_completions(path, head):
-        for record in records:
+        for place, record in enumerate(records):
+            if record.get("reasoning_completion") is not None and not _is_joined(record):
+                unlike.append(f"completion {place} of problem {key!r}")
             is_missing = record.get("completion") is None
             num_missing += is_missing
             num_completions += not is_missing
@@ -202,7 +209,7 @@ def read_contents(path: Path) -> Contents:
         {"problem_id": f"{stem}/{key}", "question": question, "answer": answer}
         for key, (question, answer) in found.items()
     ]
-    return Contents(head, problems, num_completions, num_missing)
+    return Contents(head, problems, num_completions, num_missing, unlike)
 
 
 def template_of(metadata: Mapping[str, Any]) -> tuple[str | None, str]:
@@ -213,18 +220,44 @@ def template_of(metadata: Mapping[str, Any]) -> tuple[str | None, str]:
 
 
 def sampled(record: Record) -> Sampled:
-    """Return a record as one sample: of two stages, the reasoning, what asked for the answer, and the answer."""
+    """Return a record as one sample: of two stages, the reasoning, what asked for the answer, and the answer.
+
+    Where the prompt does not say what asked for the answer, it is taken to be the published phrase.
+    """
     answer, reasoning = record["completion"], record.get("reasoning_completion")
     if reasoning is None:
         return Sampled(record["prompt"], answer, record.get("finish_reason"))
-    asked = record.get("reasoning_prompt") or ""
-    if asked and record["prompt"].startswith(asked):
-        text = record["prompt"].removeprefix(asked)
-    else:
-        text = f"{reasoning.rstrip()}\n{THEREFORE}"
+    asked = _first_prompt(record)
+    joined = record["prompt"].removeprefix(asked)
+    text = joined if _is_joined(record) else f"{reasoning.rstrip()}\n{THEREFORE}"
     reasons = record.get("reasoning_finish_reason"), record.get("finish_reason")
     reason = "length" if "length" in reasons else reasons[1]
     return Sampled(asked, _spaced(asked, text) + _spaced(text, answer), reason)
+
+
+def _is_joined(record: Record) -> bool:
+    """Whether the prompt of a record of two stages is the first one's prompt and reasoning, and what follows these."""
+    asked, prompt = _first_prompt(record), record["prompt"]
+    rest = prompt[len(asked) :].lstrip()
+    return prompt.startswith(asked) and rest.startswith(record["reasoning_completion"].strip())
+
+
+def _first_prompt(record: Record) -> str:
+    """Return the prompt of the first stage; where none is told, what stands before the reasoning."""
+    prompt, reasoning = str(record["prompt"]), record["reasoning_completion"].strip()
+    if told := record.get("reasoning_prompt"):
+        return str(told if prompt.startswith(told) else told.rstrip())  # published prompts were stripped
+    return prompt.partition(reasoning)[0].rstrip() if reasoning else prompt
+
+
+def _half_pair(record: Record) -> str | None:
+    """Return what is wrong if a problem has half of a surrogate pair, which is no text and cannot be written."""
+    for name in ("question", "answer", "rationale"):
+        try:
+            str(record.get(name)).encode()
+        except UnicodeEncodeError:
+            return f"{name} has half of a surrogate pair (\\ud800 to \\udfff), no text"
+    return None
 
 
 def _spaced(before: str, text: str) -> str:
@@ -270,4 +303,4 @@ def _what_is_wrong(record: Any, key: str, indices: set[int]) -> str | None:
         value = record.get(name)
         if not isinstance(value, str) and (value is not None or name in ("question", "prompt")):
             return f"{name} is {type(value).__name__}, and no text"
-    return None
+    return _half_pair(record)

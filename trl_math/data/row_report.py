@@ -60,6 +60,12 @@ def check_columns(dataset: Dataset, name: str, text_field: str = "text", *, need
 NUM_LAST_TOKENS = 4
 
 
+def before_end(labels: list[int], end_id: int) -> int:
+    """Return how many tokens stand before the end token with which labels close; all of them if there is none."""
+    last = labels[-NUM_LAST_TOKENS:]
+    return len(labels) - len(last) + last.index(end_id) if end_id in last else len(labels)
+
+
 def report_rows(dataset: Dataset, max_length: int | None, end_ids: Iterable[int]) -> RowReport:
     """Count what is wrong with tokenised rows (`input_ids`, `labels`)."""
     counts = dict.fromkeys(RowReport._fields, 0) | {"first_masked": -1}

@@ -85,7 +85,8 @@ def _load_hub(name: str, split: str, config: str | None, files: Sequence[str]) -
         # The first line says what is wrong (no network, no such data set, split or config); the rest is its context.
         reason = str(error).strip().split("\n")[0].rstrip(".")
         raise NotCachedError(
-            f"Cannot load {name!r} (config {config}, split {split}) from the Hugging Face hub: {reason}. Check the "
-            "name and the network (is HF_HUB_OFFLINE set?), or give a local .jsonl, .json or .parquet file."
+            f"No file or folder {name!r} is here. Cannot load {name!r} (config {config}, split {split}) from the "
+            f"Hugging Face hub either: {reason}. Check the name and the network (is HF_HUB_OFFLINE set?), or give a "
+            "local .jsonl, .json or .parquet file or a folder of them."
             f"{nearest_path(name)}"
         ) from error

@@ -1,6 +1,6 @@
 """Problems divided as the settings of a split say, with what is known of the result."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from trl_math.data.splits import (
     random_split,
 )
 from trl_math.errors import DataError
+from trl_math.wording import counted
 
 
 Row = Mapping[str, Any]
@@ -80,7 +81,7 @@ def official_sides(
         train = sorted(order[: len(train) - number])
     kept = [[row for row in side if normalised(rows[row]["problem"]) not in shown] for side in (validation, test)]
     num_shown = len(validation) + len(test) - sum(map(len, kept))
-    amount = f"{len(rows):,} problems of an official split"
+    amount = f"{counted(len(rows), 'problem')} of an official split"
     split = checked(Split(train, *kept), amount, settings.validation_share)
     return _sides([_row(row) for row in rows], split, settings, {}, num_shown)
 
@@ -117,7 +118,7 @@ def _moved(split: Split, places: Sequence[int], num_rows: int, validation_share:
     moved = set(places)
     validation, test = ([row for row in side if row not in moved] for side in split[1:])
     train = sorted({*split.train, *moved})
-    what = f"{num_rows:,} problems, {len(moved):,} of which prompts show or are of their templates,"
+    what = f"{counted(num_rows, 'problem')}, {len(moved):,} of which prompts show or are of their templates,"
     return checked(Split(train, validation, test), what, validation_share)
 
 
@@ -164,18 +165,45 @@ def _sides(
     texts = {name: {normalised(rows[row]["problem"]) for row in side} for name, side in sides.items()}
     num_straddling = sum(normalised(rows[row]["problem"]) in texts["train"] for row in split.test)
     if num_shown:
-        notes.append(
-            f"{num_shown:,} problems that prompts show, or that are of their templates, neither test nor validate."
+        shown = counted(
+            num_shown,
+            "problem that prompts show, or that is of their templates, neither tests nor validates",
+            "problems that prompts show, or that are of their templates, neither test nor validate",
         )
+        notes.append(f"{shown}.")
     if num_straddling:
+        of_tests = counted(len(split.test), "test problem stands", "test problems stand")
         notes.append(
-            f"{num_straddling:,} of {len(split.test):,} test problems stand in what trains, too, perhaps spaced "
-            "otherwise: a split by template keeps copies together."
+            f"{num_straddling:,} of {of_tests} in what trains, too, perhaps spaced otherwise: a split by template "
+            "keeps copies together."
         )
+    notes += _doubts(rows)
     counts = {f"num_{name}": len(side) for name, side in sides.items()}
     made = {**counts, "num_copies_in_train": num_straddling, "num_shown": num_shown, **facts}
     train_rows, validation_rows, test_rows = ([rows[row] for row in side] for side in sides.values())
     return Sides(train_rows, validation_rows, test_rows, made, notes)
+
+
+def _doubts(rows: Sequence[Row]) -> list[str]:
+    """Return what is wrong with the problems themselves, with the first one of each kind."""
+    answers: defaultdict[tuple[str, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.get("answer") is not None:
+            answers[(normalised(row["problem"]), *(row.get("choices") or ()))].append(row)
+    doubts = {
+        "without a text": [row for row in rows if not row["problem"]],
+        "without an answer, so that nothing said to them is ever right": [
+            row for row in rows if row.get("answer") is None
+        ],
+        "copies with different answers": [
+            row for same in answers.values() if len({normalised(one["answer"]) for one in same}) > 1 for row in same
+        ],
+    }
+    return [
+        f"Problems that are {why}: {len(some):,} ({some[0]['problem_id']!r} for one)."
+        for why, some in doubts.items()
+        if some
+    ]
 
 
 def _row(row: Row) -> dict[str, Any]:

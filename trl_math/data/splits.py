@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from trl_math.errors import DataError, UsageError
+from trl_math.wording import counted
 
 
 Groups = Sequence[str]
@@ -38,7 +39,7 @@ def random_split(num_rows: int, test_share: float, *, seed: int, validation_shar
     num_rest = round(num_rows * (1 - test_share))
     num_train = num_rest - round(num_rows * validation_share)
     split = Split(sorted(order[:num_train]), sorted(order[num_train:num_rest]), sorted(order[num_rest:]))
-    return checked(split, f"{num_rows:,} problems", validation_share)
+    return checked(split, counted(num_rows, "problem"), validation_share)
 
 
 def group_split(
@@ -69,7 +70,9 @@ def random_folds(num_rows: int, num_folds: int, *, seed: int) -> list[int]:
     """Return the fold, from 0, in which each row tests; folds differ by one row at most."""
     check_folds(num_folds)
     if num_rows < num_folds:
-        raise DataError(f"{num_rows:,} problems cannot be divided into {num_folds:,} folds: ask for fewer folds.")
+        raise DataError(
+            f"{counted(num_rows, 'problem')} cannot be divided into {num_folds:,} folds: ask for fewer folds."
+        )
     order = np.random.RandomState(seed).permutation(num_rows)
     folds = np.empty(num_rows, dtype=int)
     for number, rows in enumerate(np.array_split(order, num_folds)):
@@ -110,7 +113,7 @@ def fold_split(
         drawn = _drawn(sizes, number, random) if validation_share else set()
         chosen = {row for row in rest if groups[row] in drawn}
     split = Split([row for row in rest if row not in chosen], sorted(chosen), test)
-    return checked(split, f"{len(folds):,} problems in {max(folds) + 1:,} folds", validation_share)
+    return checked(split, f"{counted(len(folds), 'problem')} in {max(folds) + 1:,} folds", validation_share)
 
 
 def check_shares(test_share: float, validation_share: float) -> None:
@@ -147,8 +150,8 @@ def _check_several(groups: Groups) -> None:
     if len(names := Counter(groups)) == 1:
         [(name, number)] = names.items()
         raise DataError(
-            f"All {number:,} problems are of one template ({name:.80}{'...' if len(name) > 80 else ''}), so a side "
-            "would be empty: split them at random (by: random)."
+            f"All of {counted(number, 'problem')} is one template ({name:.80}{'...' if len(name) > 80 else ''}), so a "
+            "side would be empty: split them at random (by: random)."
         )
 
 
@@ -183,4 +186,4 @@ def _sides(groups: Sequence[Hashable], test: Collection[Hashable], validation: C
 
 
 def _amount(groups: Groups) -> str:
-    return f"{len(groups):,} problems of {len(set(groups)):,} templates"
+    return f"{counted(len(groups), 'problem')} of {counted(len(set(groups)), 'template')}"

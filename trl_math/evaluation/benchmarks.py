@@ -38,7 +38,12 @@ def find_benchmark(text: str) -> tuple[Benchmark, str | None]:
     if equals and re.fullmatch(r"[\w-]*", name):
         if not path:
             raise UsageError(f"{text!r} names no file: write {name}=path/to/file.jsonl, or {name} for the hub.")
-        return _known(name), path
+        if name not in BENCHMARKS:
+            raise UsageError(
+                f"Unknown benchmark {name!r}.{nearest(name.lower(), BENCHMARKS)} Only known ones are read as "
+                f"name=file; problems of your own are named by their file alone: {_file_of(path)}"
+            )
+        return BENCHMARKS[name], path
     if _is_local(text):
         return _ad_hoc(text, None), text
     if "/" in text or ":" in text:
@@ -97,6 +102,12 @@ def _of_source(source: str) -> Benchmark | None:
         names = listing(benchmark.name for benchmark in named)
         raise UsageError(f"{source!r} is the source of several benchmarks: name one of {names}.")
     return named[0] if named else None
+
+
+def _file_of(path: str) -> str:
+    """Return the file that is meant by a path: of a folder with sides, its test problems."""
+    file = Path(path, "test.jsonl")
+    return str(file) if file.expanduser().is_file() else path
 
 
 def _is_local(text: str) -> bool:

@@ -21,13 +21,14 @@ says nothing about those like it that were not drawn, and the interval must be W
 """
 
 from collections.abc import Sequence
-from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from trl_math.errors import UsageError
+from trl_math.wilson import quantile as quantile
+from trl_math.wilson import wilson as wilson
 
 
 METHOD = "Wilson score, effective number of problems"
@@ -43,25 +44,6 @@ class Estimate(NamedTuple):
     n: int  # problems, unless the function that made it says otherwise
     method: str  # of the interval
     confidence: float = 0.95
-
-
-def quantile(confidence: float) -> float:
-    """Return how many standard errors a two-sided normal interval reaches: 1.96 for 0.95."""
-    if not 0 < confidence < 1:
-        raise UsageError(f"confidence must be between 0 and 1, got {confidence!r}; 0.95 is usual.")
-    return NormalDist().inv_cdf((1 + confidence) / 2)
-
-
-def wilson(share: ArrayLike, num: ArrayLike, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ends of Wilson's score interval for shares of `num` (any positive real numbers), element-wise."""
-    z = quantile(confidence)
-    share, num = np.asarray(share, dtype=float), np.asarray(num, dtype=float)
-    shrink = 1 + z * z / num
-    centre = (share + z * z / (2 * num)) / shrink
-    half = z / shrink * np.sqrt(share * (1 - share) / num + (z / (2 * num)) ** 2)
-    # At 0 and 1 the two terms cancel but for rounding, and the interval ends at the share itself.
-    low, high = np.minimum(centre - half, share), np.maximum(centre + half, share)
-    return np.where(share == 0, 0.0, np.maximum(low, 0)), np.where(share == 1, 1.0, np.minimum(high, 1))
 
 
 def proportion(num_correct: int, num_samples: int, confidence: float = 0.95) -> Estimate:

@@ -2,7 +2,8 @@
 
 A request is only sent if the most that it can cost still fits, with all that are under way: so `max_cost` is never
 passed, and nothing that was paid for is thrown away. As samples come to less than the most they could, further ones
-are sent, until not one more fits. What failed requests cost is known to nobody here.
+are sent, until not one more fits. Prompts that neither we nor the engine count cost the most that they can, by their
+bytes. What failed requests cost is known to nobody here.
 """
 
 import time
@@ -37,17 +38,19 @@ class Spent(NamedTuple):
 
     num_samples: int
     usage: Usage
+    num_untold: int = 0  # samples whose prompts no engine counted
 
 
 def spent_on(rows: Iterable[Mapping[str, Any]], prompt_tokens: Mapping[str, int]) -> Spent:
-    """Return the tokens of samples: those of prompts as the engine told them, else as this problem's prompt has."""
-    number, asked, drawn = 0, 0, 0
+    """Return the tokens of samples: those of prompts as the engine told them, else as this problem's has at most."""
+    number, asked, drawn, num_untold = 0, 0, 0, 0
     for row in rows:
         told = row.get("num_prompt_tokens")
         number += 1
+        num_untold += told is None
         asked += prompt_tokens.get(row["problem_id"], 0) if told is None else told
         drawn += row["num_tokens"]
-    return Spent(number, Usage(asked, drawn))
+    return Spent(number, Usage(asked, drawn), num_untold)
 
 
 class MeteredBackend(Backend):
@@ -86,7 +89,7 @@ class MeteredBackend(Backend):
             if not now:
                 raise self._spent_up(self.most(requests[waiting[0]], sampling))
             for place, completion in self.backend.stream([requests[index] for index in now], sampling):
-                self._count(requests[now[place]], completion)
+                self._count(completion, self.most(requests[now[place]], sampling))
                 yield now[place], completion
 
     def facts(self) -> dict[str, Any]:
@@ -112,14 +115,14 @@ class MeteredBackend(Backend):
                 return number
         return len(requests)
 
-    def _count(self, request: Request, completion: Completion) -> None:
+    def _count(self, completion: Completion, most: Usage) -> None:
         told = completion.num_prompt_tokens
-        asked = len(request.prompt_ids) if told is None else told
+        asked = most.num_prompt_tokens if told is None else told
         self.spent = Usage(self.spent.num_prompt_tokens + asked, self.spent.num_tokens + completion.num_tokens)
         if time.monotonic() - self._last_line > LINE_SECONDS:
             self._last_line = time.monotonic()
-            most = "" if self.max_cost is None else f" of {money(self.max_cost)}"
-            self._say(f"Spent so far: {money(self.cost)}{most}.")
+            limit = "" if self.max_cost is None else f" of {money(self.max_cost)}"
+            self._say(f"Spent so far: {money(self.cost)}{limit}.")
 
     def _spent_up(self, most: Usage) -> BudgetError:
         return BudgetError(

@@ -14,7 +14,7 @@ Where it differs from the published code:
 2. The answer is drawn greedily unless told otherwise, and ends with its line; there, as the reasoning was drawn.
 3. In a chat the assistant's own turn goes on. A server that takes messages alone is asked in a further turn.
 
-Samples are drawn in groups, so that one that is interrupted loses no more than the reasoning of a group.
+Samples are drawn in groups, so that a run that is interrupted loses no more than the reasoning of a group.
 """
 
 import dataclasses

@@ -10,6 +10,8 @@ yes_no      its own file: `yes_no.py`
 
 Completions in a prompt style with an answer prefix ("-->") are read behind the last one: the sentence that follows is
 the answer, of any kind, and nothing else is looked at. Where the prefix is missing, all of the above holds.
+
+What ends a completion in files for OpenAI, ` END`, is part of no answer.
 """
 
 import re
@@ -60,6 +62,9 @@ NONE = Found(None, "none")
 _TAIL = 200_000
 _LONGEST_SENTENCE = 2000
 ANNOUNCEMENT = "The answer is "
+END = "END"
+_END_MARK = re.compile(rf"(?:^|\s){END}\s*\Z")
+_FROM_END = re.compile(rf"(?:^|\s){END}\b.*", re.DOTALL)
 THOUGHTS = ("</think>", "</thinking>", "<|end_of_thought|>")
 
 _HEADING = re.compile(
@@ -90,10 +95,30 @@ def final_part(completion: str) -> str:
     return inside if closed and opened and inside.strip() else text
 
 
+def without_end(completion: str) -> str:
+    """Return a completion without the mark ` END` at its end."""
+    return _END_MARK.sub("", completion)
+
+
+def until_end(announced: str) -> str:
+    """Return an announced answer up to the first mark ` END`: what follows that is the next question."""
+    return _FROM_END.sub("", announced)
+
+
 def behind_prefix(completion: str, prefix: str) -> str | None:
-    """Return the sentence behind the last answer prefix of a completion, "" if nothing is there; None without one."""
-    _, found, rest = final_part(completion).rpartition(prefix)
-    return sentence(rest[:_LONGEST_SENTENCE]) if found else None
+    """Return the sentence behind the last answer prefix of a completion, "" if nothing is there; None without one.
+
+    A prefix that ends the completion announces nothing: "--> 18. Wait, 20 + 3 = 23 -->" was cut off. But if only an
+    answer stands between it and the one before, it repeats that one: "--> 18 -->" says 18.
+    """
+    behind = final_part(completion).split(prefix)[1:]
+    if not behind:
+        return None
+    said = sentence(behind[-1][:_LONGEST_SENTENCE])
+    before = next((rest for rest in reversed(behind) if rest.strip()), "") if not said else ""
+    if repeated := sentence(before[:_LONGEST_SENTENCE]):
+        said = "" if re.search(r"\w", before.partition(repeated)[2]) else repeated
+    return said
 
 
 def marked(text: str, kind: str) -> Found | None:

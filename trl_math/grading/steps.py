@@ -7,7 +7,7 @@ from typing import Any
 from trl_math.errors import UsageError, pick
 from trl_math.grading.choices import LETTERS, chosen_letter, find_choice
 from trl_math.grading.fast import FastJudge
-from trl_math.grading.locate import ANNOUNCEMENT, Found, behind_prefix, find
+from trl_math.grading.locate import ANNOUNCEMENT, END, Found, behind_prefix, find, until_end, without_end
 from trl_math.grading.normalise import MAX_LENGTH
 from trl_math.grading.read import words
 from trl_math.grading.results import Grade, Outcome
@@ -60,10 +60,14 @@ def begin(
     """Return the grade of a completion, or what has to be compared first."""
     text = _completion_text(completion)
     gold = str(answer) if kind == "yes_no" else _gold_text(answer)  # True and False are answers there
+    is_marked = END not in gold  # where it is in the answer itself, it ends nothing
+    if is_marked:
+        text = without_end(text)
     announced = behind_prefix(text, answer_prefix) if answer_prefix else None
     if announced is None:
         return _begin(text, gold, kind, choices)
     # What the prefix announces is read as what "the answer is" does, whatever the kind.
+    announced = until_end(announced) if is_marked else announced
     step = _begin(ANNOUNCEMENT + announced if announced else "", gold, kind, choices)
     if isinstance(step, Grade):
         return _by_prefix(step)

@@ -151,7 +151,7 @@ def read_collect(flags: Sequence[str]) -> dict[str, Any]:
 def check_collect(asked: Asked) -> None:
     from trl_math.cli.collect import load_asked  # noqa: PLC0415 - heavy
     from trl_math.cli.collect_settings import build  # noqa: PLC0415 - heavy
-    from trl_math.cli.difficulty_sampling import load_judgeable  # noqa: PLC0415 - heavy
+    from trl_math.cli.drawing import load_judgeable  # noqa: PLC0415 - heavy
     from trl_math.grading.sandbox import usable_mode  # noqa: PLC0415
 
     arguments = build(parse_flags(asked.flags))
@@ -176,7 +176,7 @@ def read_rationales(flags: Sequence[str]) -> dict[str, Any]:
 
 def check_rationales(asked: Asked) -> None:
     from trl_math.cli import rationales_teacher  # noqa: PLC0415 - heavy
-    from trl_math.cli.difficulty_sampling import load_judgeable  # noqa: PLC0415 - heavy
+    from trl_math.cli.drawing import load_judgeable  # noqa: PLC0415 - heavy
     from trl_math.cli.rationales_settings import build  # noqa: PLC0415 - heavy
 
     arguments = build(parse_flags(asked.flags))

@@ -20,6 +20,7 @@ from trl_math.reporting.save_figure import save_figure
 
 BLUE, ORANGE, LIGHT = "#0072B2", CROSS_ENTROPY, "#C9CDD1"
 MOST_BARS = 24
+FEW_BARS = 6  # fewer are no wider
 
 Found = Mapping[str, Any]
 
@@ -62,8 +63,8 @@ def _with_one(axis: Any, points: Sequence[Found]) -> None:
     _over_samples(axis, points)
     ticker = importlib.import_module("matplotlib.ticker")
     axis.yaxis.set_major_formatter(ticker.PercentFormatter(decimals=0, symbol=" %"))
-    last = points[-1]["with_one"]
-    _subtitle(axis, f"{last['value']:.0%} [{last['low']:.0%}, {last['high']:.0%}] at the end", GREY)
+    value, low, high = (100 * points[-1]["with_one"][end] for end in ("value", "low", "high"))
+    _subtitle(axis, f"{value:.0f} % [{low:.0f}, {high:.0f}] at the end", GREY)
 
 
 def _spread(axis: Any, kept: Sequence[int]) -> None:
@@ -71,14 +72,16 @@ def _spread(axis: Any, kept: Sequence[int]) -> None:
     counts = Counter(kept)
     most = max(counts)
     step = -(-(most + 1) // MOST_BARS)
-    edges = np.arange(1, most + step + 1, step) if most else np.array([1, 2])
+    edges = np.arange(1, most + step + 1, step)
     heights = [sum(counts[number] for number in range(low, low + step)) for low in edges[:-1]]
-    axis.bar(edges[:-1] + (step - 1) / 2, heights, 0.86 * step, color=BLUE)
-    axis.bar([0], [counts[0]], 0.86 * min(step, 1), color=ORANGE)
-    axis.set(title="Spread over problems", xlabel="rationales of a problem", xlim=(-0.8, max(most + 0.8, 5)))
-    axis.set_ylim(0, 1.08 * max(*heights, counts[0], 1))
+    ends = (-0.8, edges[-1] - 0.2)
+    slim = (ends[1] - ends[0]) / FEW_BARS
+    axis.bar(edges[:-1] + (step - 1) / 2, heights, 0.86 * min(step, slim), color=BLUE)
+    axis.bar([0], [counts[0]], 0.86 * min(1, slim), color=ORANGE)
+    axis.set(title="Spread over problems", xlabel="rationales of a problem", xlim=ends)
+    axis.set_ylim(0, 1.08 * max([*heights, counts[0], 1]))
     ticker = importlib.import_module("matplotlib.ticker")
-    axis.xaxis.set_major_locator(ticker.MaxNLocator(8, integer=True))
+    axis.xaxis.set_major_locator(ticker.MaxNLocator(8, integer=True, min_n_ticks=1))
     axis.yaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
     _subtitle(axis, f"{_number(counts[0], 'problem')} without one", ORANGE if counts[0] else GREY)
 

@@ -4,6 +4,8 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,13 @@ import torch
 from datasets import Dataset
 from transformers import AutoProcessor, PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import IntervalStrategy
 
 from trl_math.data.matched_control import budget_of
 from trl_math.errors import NonFiniteLossError, RunFolderError, UsageError
 from trl_math.files import write_json
 from trl_math.trainers.checkpoints import checkpoint_folder, last_complete_checkpoint
+from trl_math.trainers.generation_eval_config import chooses_by_rows
 from trl_math.trainers.model_card import card_section, data_name, num_rows, with_section
 
 
@@ -41,6 +45,16 @@ class MathTrainerMixin:
                 raise RunFolderError(f"There is no complete checkpoint to resume in {self.args.output_dir}.")
             resume_from_checkpoint = str(last)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def evaluate(self, eval_dataset: Any = None, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+        """As `Trainer.evaluate`; where there are problems to ask and no rows to evaluate on, only ask."""
+        has_rows = eval_dataset is not None or self.eval_dataset is not None
+        if has_rows or self.args.eval_generation_data is None:
+            return super().evaluate(eval_dataset, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        self.model.eval()
+        metrics = {f"{metric_key_prefix}_runtime": 0.0}  # by which callbacks know an evaluation
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     def _gathered(self, loss: torch.Tensor, more: torch.Tensor | None = None) -> torch.Tensor:
         """Return `more` (k,) of every process, (processes, k); stop all of them at a loss that is not finite.
@@ -121,6 +135,18 @@ def as_math_config(args: Any, model: Any, ours: type, theirs: type, method: str)
         given |= {key: getattr(args, key) for key in given if key.endswith("_token")}  # to_dict hides them
         return ours(**given)
     raise UsageError(f"args must be a {ours.__name__}, got {type(args).__name__}.")
+
+
+@contextmanager
+def without_eval_rows(config: Any, eval_dataset: Any) -> Iterator[None]:
+    """Let a trainer be made that evaluates by asking problems only; `Trainer` refuses to evaluate without rows."""
+    strategy = config.eval_strategy
+    if eval_dataset is None and config.eval_generation_data is not None and not chooses_by_rows(config):
+        config.eval_strategy = IntervalStrategy.NO
+    try:
+        yield
+    finally:
+        config.eval_strategy = strategy
 
 
 def processing_class_of(model: Any, processing_class: Any, args: TrainingArguments) -> Any:

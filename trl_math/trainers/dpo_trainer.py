@@ -25,6 +25,7 @@ from trl_math.trainers.common import (
     can_prepare,
     has_images,
     processing_class_of,
+    without_eval_rows,
 )
 from trl_math.trainers.dpo_config import MathDPOConfig
 from trl_math.trainers.dpo_monitor import CHOSEN_DRIFT, Sums, pair_means, pair_sums, reference_gap
@@ -42,7 +43,7 @@ from trl_math.trainers.forward import recorded_outputs
 from trl_math.trainers.generation_eval import GenerationEvalCallback
 from trl_math.trainers.generation_eval_config import load_eval_problems
 from trl_math.trainers.live_pairs_config import load_live_problems
-from trl_math.trainers.live_trainer import LivePairsTrainer, placeholders
+from trl_math.trainers.live_trainer import LivePairsTrainer, placeholder
 from trl_math.trainers.model_card import dpo_card_lines
 from trl_math.trainers.pair_collator import CARRIED, LOSS_WEIGHT, MASKS, PairCollator
 from trl_math.trainers.pair_rows import PairScale
@@ -89,22 +90,23 @@ class MathDPOTrainer(MathTrainerMixin, LivePairsTrainer):
         train_dataset = self._rows_before_model(train_dataset, processing_class, args, "train")
         eval_dataset = self._rows_before_model(eval_dataset, processing_class, args, "eval")
         if live_problems is not None:
-            train_dataset, eval_dataset = placeholders(args, eval_dataset)
-            self._ready_rows += [train_dataset, eval_dataset]
+            train_dataset = placeholder(args, eval_dataset)
+            self._ready_rows.append(train_dataset)
         refuse_clashes(args, data_collator, train_dataset, processing_class)
         eval_problems = load_eval_problems(args)
         self._start_identity = _identity_in_memory(model, ref_model, args)
         data_collator = data_collator or _make_collator(train_dataset, processing_class, args)
-        super().__init__(
-            model=model,
-            ref_model=ref_model,
-            args=args,
-            data_collator=data_collator,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            processing_class=processing_class,
-            **kwargs,
-        )
+        with without_eval_rows(args, eval_dataset):
+            super().__init__(
+                model=model,
+                ref_model=ref_model,
+                args=args,
+                data_collator=data_collator,
+                train_dataset=train_dataset,
+                eval_dataset=eval_dataset,
+                processing_class=processing_class,
+                **kwargs,
+            )
         if live_problems is not None:
             self.set_up_live_pairs(live_problems)
         if eval_problems is not None:

@@ -158,6 +158,11 @@ def is_of_generation(metric: str | None) -> bool:
     return metric is not None and ("@" in metric or metric.removeprefix("eval_") in LESS_IS_BETTER)
 
 
+def chooses_by_rows(config: Any) -> bool:
+    """Whether a checkpoint, or the learning rate, is chosen by a metric of evaluation rows, such as their loss."""
+    return config.metric_for_best_model is not None and not is_of_generation(config.metric_for_best_model)
+
+
 def check_metric(metric: str | None, num_samples: int) -> None:
     """Raise if the best model is to be chosen by a pass@k or maj@k that so many samples do not give."""
     if metric is not None and "@" in metric:

@@ -46,8 +46,6 @@ class LivePairsTrainer(DPOTrainer):
     def set_up_live_pairs(self, problems: datasets.Dataset) -> None:
         """Make what asks these problems, in place of the training data; called behind `__init__`."""
         self.train_dataset = problems
-        if is_placeholder(self.eval_dataset):
-            self.eval_dataset = None
         self._sampler = LiveSampler(self, problems)
         self._live_logs: dict[str, list[float]] = defaultdict(list)
         self._drift_sums: list[torch.Tensor] = []
@@ -79,16 +77,6 @@ class LivePairsTrainer(DPOTrainer):
     def _collate_pairs(self, pairs: list[Pair]) -> dict[str, Any]:
         batch = self.data_collator(pairs)
         return {**batch, SAMPLER: sampler_said(pairs, batch["completion_mask"])}
-
-    def evaluate(self, eval_dataset: Any = None, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
-        """As TRL; where there are problems to ask and no pairs to evaluate on, only ask."""
-        has_pairs = eval_dataset is not None or self.eval_dataset is not None
-        if has_pairs or self._sampler is None:
-            return super().evaluate(eval_dataset, *args, metric_key_prefix=metric_key_prefix, **kwargs)
-        self.model.eval()
-        metrics = {f"{metric_key_prefix}_runtime": 0.0}  # by which callbacks know an evaluation
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
 
     # ---- What a step and a refresh found ----
 
@@ -211,20 +199,15 @@ class _LivePairsCallback(TrainerCallback):
         self._trainer._sampler.rest()
 
 
-def placeholders(config: Any, eval_dataset: Any) -> tuple[datasets.Dataset, Any]:
-    """Return what TRL is given to train on, and to evaluate on, where pairs come later and problems are asked."""
-    if eval_dataset is None and (config.eval_strategy != "no" or config.eval_on_start):
-        if config.eval_generation_data is None:
-            raise UsageError(
-                "live_data makes pairs to train on, none to evaluate on: set eval_generation_data (problems to ask), "
-                "give an eval_dataset of pairs (eval_dataset_name), or set eval_strategy: no."
-            )
-        eval_dataset = datasets.Dataset.from_dict(PLACEHOLDER)
-    return datasets.Dataset.from_dict(PLACEHOLDER), eval_dataset
-
-
-def is_placeholder(dataset: Any) -> bool:
-    return isinstance(dataset, datasets.Dataset) and len(dataset) == 1 and dataset.to_dict() == PLACEHOLDER
+def placeholder(config: Any, eval_dataset: Any) -> datasets.Dataset:
+    """Return what TRL is given to train on where pairs come later; raise if it is to evaluate on nothing."""
+    evaluates = config.eval_strategy != "no" or config.eval_on_start
+    if evaluates and eval_dataset is None and config.eval_generation_data is None:
+        raise UsageError(
+            "live_data makes pairs to train on, none to evaluate on: set eval_generation_data (problems to ask), "
+            "give an eval_dataset of pairs (eval_dataset_name), or set eval_strategy: no."
+        )
+    return datasets.Dataset.from_dict(PLACEHOLDER)
 
 
 def _write_pairs(path: Path, pairs: list[Pair]) -> None:

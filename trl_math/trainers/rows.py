@@ -17,7 +17,8 @@ from transformers import PreTrainedTokenizerBase
 from trl import SFTTrainer, pack_dataset
 from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
-from trl_math.data.row_report import RowReport, check_columns, report_rows
+from trl_math.data.columns import UNFINISHED
+from trl_math.data.row_report import RowReport, before_end, check_columns, report_rows
 from trl_math.errors import DataError, UsageError
 from trl_math.trainers.screening_rows import check_prompts
 from trl_math.trainers.segments import STEP_IDS
@@ -61,6 +62,7 @@ def ready_rows(
     prepare_tokenizer(tokenizer, config)
     is_templated = "input_ids" not in dataset.column_names and formatting_func is None
     rows = tokenize_rows(dataset, tokenizer, config, formatting_func, name)
+    rows = without_ends(rows, tokenizer.eos_token_id, config, name)
     rows = check_rows(rows, tokenizer, config, name, is_templated=is_templated)
     if is_training and config.is_screened_live:
         check_prompts(rows)
@@ -88,6 +90,29 @@ def tokenize_rows(
     untouched = copy.copy(config)
     untouched.max_length, untouched.shuffle_dataset = None, False
     return SFTTrainer._prepare_dataset(stand_in, dataset, tokenizer, untouched, False, formatting_func, name)
+
+
+def without_ends(rows: Dataset, end_id: int, config: MathSFTConfig, name: str) -> Dataset:
+    """Return tokenised rows, those whose completion is marked as unfinished without the end token behind it.
+
+    A sample that ran out of tokens would teach the model to stop in the middle of a sentence. What a chat template
+    writes behind the end of a turn goes with it.
+    """
+    num_open = sum(map(bool, rows[UNFINISHED])) if UNFINISHED in rows.column_names else 0
+    if num_open == 0:
+        return rows
+    if num_open == len(rows):
+        raise DataError(
+            f"All {num_open} rows of the {name} data set are unfinished: none would teach the model to stop."
+        )
+    logger.warning("%d of %d rows of the %s data set are unfinished and get no end token.", num_open, len(rows), name)
+    columns = [column for column in ("input_ids", "labels", STEP_IDS) if column in rows.column_names]
+
+    def cut(row: dict[str, Any]) -> dict[str, list[int]]:
+        length = before_end(row["labels"], end_id) if row[UNFINISHED] else len(row["labels"])
+        return {column: row[column][:length] for column in columns}
+
+    return rows.map(cut, num_proc=config.dataset_num_proc, desc="Leaving out ends")
 
 
 def check_rows(

@@ -1,9 +1,10 @@
 """Configuration of `MathSeq2SeqTrainer`: the fields of `MathSFTConfig`, without those that are about decoders.
 
 The same recipe trains either kind of model; a field that an encoder-decoder has no use for is refused if it is set.
+One field is its own: what its tokenizer may be unable to write.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from trl_math.errors import UsageError
@@ -40,6 +41,14 @@ class MathSeq2SeqConfig(MathSFTConfig):
     the decoder.
     """
 
+    max_unwritable_fraction: float = field(
+        default=0.01,
+        metadata={
+            "help": "Encoder-decoders only: largest share of rows whose completion has characters that the tokenizer "
+            "lacks, as T5's lacks braces; above it training is refused."
+        },
+    )
+
     # What transformers' `Seq2SeqTrainer` reads: problems are asked by `eval_generation_data`, not by its own means.
     predict_with_generate: ClassVar[bool] = False
     generation_max_length: ClassVar[int | None] = None
@@ -51,6 +60,10 @@ class MathSeq2SeqConfig(MathSFTConfig):
             value = getattr(self, name)
             if value != self.__dataclass_fields__[name].default and value is not False:
                 raise UsageError(f"{name} is not for encoder-decoder models: {reason}.")
+        if not 0 <= self.max_unwritable_fraction <= 1:
+            raise UsageError(
+                f"max_unwritable_fraction is a share between 0 and 1, got {self.max_unwritable_fraction}."
+            )
         if self.completion_only_loss is False:
             raise UsageError(
                 "completion_only_loss: false is not for encoder-decoder models, whose decoder writes no prompt."

@@ -17,7 +17,7 @@ from trl_math.data.row_report import check_columns
 from trl_math.errors import DataError, UsageError
 from trl_math.generation.encoder_decoder import IGNORED
 from trl_math.generation.tokenise import all_prompt_token_ids, target_token_ids
-from trl_math.trainers.rows import add_step_ids
+from trl_math.trainers.rows import add_step_ids, without_ends
 from trl_math.trainers.segments import STEP_IDS
 from trl_math.trainers.seq2seq_config import MathSeq2SeqConfig
 from trl_math.trainers.sft_weights import usable_rows
@@ -42,7 +42,8 @@ def ready_rows(
     dataset = usable_rows(dataset, config, name, is_training=is_training)
     check_tokenizer(tokenizer)
     rows = tokenize_rows(dataset, tokenizer, config)
-    _check_targets(rows, tokenizer, name)
+    _check_targets(rows, tokenizer, config, name)
+    rows = without_ends(rows, tokenizer.eos_token_id, config, name)
     rows = _within_length(rows, config, name)
     if config.coverage_level == "step" and STEP_IDS not in rows.column_names:
         rows = add_step_ids(rows, tokenizer, config)
@@ -88,8 +89,8 @@ def tokenize_rows(dataset: Dataset, tokenizer: Any, config: MathSeq2SeqConfig) -
     return dataset.map(tokenize, batched=True, num_proc=config.dataset_num_proc, desc="Tokenizing")
 
 
-def _check_targets(rows: Dataset, tokenizer: Any, name: str) -> None:
-    """Raise for empty sides; warn of what the tokenizer cannot write, as T5's cannot write braces."""
+def _check_targets(rows: Dataset, tokenizer: Any, config: MathSeq2SeqConfig, name: str) -> None:
+    """Raise for empty sides, and for too many rows with what the tokenizer cannot write, as T5's no braces."""
     unknown = tokenizer.unk_token_id
     empty, unwritable = [], []
     for index, row in enumerate(rows.select_columns([ENCODER_IDS, "input_ids", *NEEDED])):
@@ -103,17 +104,27 @@ def _check_targets(rows: Dataset, tokenizer: Any, name: str) -> None:
             f"first is row {empty[0]}: is the completion empty?"
         )
     if unwritable:
-        first = rows[unwritable[0]]["completion"]
-        lost = sorted({text for text in first if unknown in tokenizer(text_target=text)["input_ids"]})
-        logger.warning(
-            "%d of %d rows of the %s data set have completions with characters that the tokenizer does not have, so "
-            "that the model cannot write them; in row %d: %s. Use a prompt_style without them.",
-            len(unwritable),
-            len(rows),
-            name,
-            unwritable[0],
-            " ".join(map(repr, lost)) or "unknown ones",
+        _handle_unwritable(rows, unwritable, tokenizer, config, name)
+
+
+def _handle_unwritable(
+    rows: Dataset, unwritable: list[int], tokenizer: Any, config: MathSeq2SeqConfig, name: str
+) -> None:
+    """Count the rows that would teach the model to write the unknown token; refuse too many of them."""
+    first = rows[unwritable[0]]["completion"]
+    lost = sorted({text for text in first if tokenizer.unk_token_id in tokenizer(text_target=text)["input_ids"]})
+    share = (
+        f"{len(unwritable)} of {len(rows)} rows ({len(unwritable) / len(rows):.1%}) of the {name} data set have "
+        f"completions with characters that the tokenizer does not have (row {unwritable[0]}: "
+        f"{' '.join(map(repr, lost)) or 'unknown ones'})"
+    )
+    if len(unwritable) > config.max_unwritable_fraction * len(rows):
+        raise DataError(
+            f"{share}: the model would learn to write {tokenizer.unk_token} in their place, and no answer with them "
+            f"could ever be right. At most {config.max_unwritable_fraction:.1%} may be: use a prompt_style without "
+            "them, write the rows in other characters, or raise max_unwritable_fraction."
         )
+    logger.warning("%s, and teach the model to write %s in their place.", share, tokenizer.unk_token)
 
 
 def longest_sides(rows: Dataset) -> tuple[np.ndarray, np.ndarray]:

@@ -11,11 +11,18 @@ Without accumulation and with one process, loss, gradients and weights are trans
 
 import copy
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from datasets import Dataset
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainer
+from transformers.integrations.deepspeed import (
+    is_deepspeed_zero3_enabled,
+    set_hf_deepspeed_config,
+    unset_hf_deepspeed_config,
+)
 from trl import SFTConfig
 from trl.trainer.base_trainer import _BaseTrainer
 from trl.trainer.utils import create_model_from_path
@@ -23,7 +30,13 @@ from trl.trainer.utils import create_model_from_path
 from trl_math.errors import DataError, UsageError
 from trl_math.generation.encoder_decoder import decoder_start_id, has_encoder
 from trl_math.losses import reduce_sum
-from trl_math.trainers.common import MathTrainerMixin, as_math_config, processing_class_of, refuse_cut_sequences
+from trl_math.trainers.common import (
+    MathTrainerMixin,
+    as_math_config,
+    processing_class_of,
+    refuse_cut_sequences,
+    without_eval_rows,
+)
 from trl_math.trainers.generation_eval import GenerationEvalCallback
 from trl_math.trainers.generation_eval_config import load_eval_problems
 from trl_math.trainers.model_card import sft_card_lines
@@ -100,15 +113,16 @@ class MathSeq2SeqTrainer(ObjectiveLoss, MathTrainerMixin, _LoggedTrainer):
         collator = Seq2SeqCollator(
             tokenizer.pad_token_id, decoder_start_id(model), self._carried, None if multiple is None else int(multiple)
         )
-        super().__init__(
-            model=_with_adapter(model, peft_config, args),
-            args=args,
-            data_collator=collator,
-            train_dataset=train_rows,
-            eval_dataset=eval_rows,
-            processing_class=tokenizer,
-            **kwargs,
-        )
+        with without_eval_rows(args, eval_rows):
+            super().__init__(
+                model=_with_adapter(model, peft_config, args),
+                args=args,
+                data_collator=collator,
+                train_dataset=train_rows,
+                eval_dataset=eval_rows,
+                processing_class=tokenizer,
+                **kwargs,
+            )
         # So that `Trainer` counts the tokens of a step for every model; the loss is made of logits here.
         self.model_accepts_loss_kwargs = True
         if hasattr(self.model, "add_model_tags"):
@@ -223,12 +237,31 @@ def _loaded(model: str | PreTrainedModel, config: MathSeq2SeqConfig, quantizatio
         if config.distributed_state.distributed_type in ("MULTI_GPU", "DEEPSPEED"):
             options["device_map"] = None
         try:
-            model = create_model_from_path(model, AutoModelForSeq2SeqLM, **options)
+            with _whole_weights(config):
+                model = create_model_from_path(model, AutoModelForSeq2SeqLM, **options)
         except (ValueError, ImportError) as error:
             raise UsageError(f"The model cannot be loaded: {' '.join(str(error).split())}") from error
     if not has_encoder(model):
         raise UsageError(f"{type(model).__name__} is no encoder-decoder model: train it with MathSFTTrainer.")
     return model
+
+
+@contextmanager
+def _whole_weights(config: MathSeq2SeqConfig) -> Iterator[None]:
+    """Let every process load a model whole, which ZeRO-3 cuts up afterwards.
+
+    The head of Flan-T5 is its own, whatever its configuration says (T5's is the embeddings), and transformers 5.23
+    knows by comparing the two. Under ZeRO-3 it compares nothing with nothing, and the head would be lost.
+    """
+    if not is_deepspeed_zero3_enabled():
+        yield
+        return
+    hidden = config.hf_deepspeed_config if config.deepspeed else config.deepspeed_plugin.dschf
+    unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        set_hf_deepspeed_config(hidden)
 
 
 def _check_positions(rows: Dataset | None, model: PreTrainedModel) -> None:

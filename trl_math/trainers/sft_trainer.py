@@ -13,7 +13,13 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from trl_math.errors import UsageError
 from trl_math.trainers.collator import CarryingCollator
-from trl_math.trainers.common import MathTrainerMixin, as_math_config, can_prepare, processing_class_of
+from trl_math.trainers.common import (
+    MathTrainerMixin,
+    as_math_config,
+    can_prepare,
+    processing_class_of,
+    without_eval_rows,
+)
 from trl_math.trainers.forward import TemperedHead, recorded_outputs
 from trl_math.trainers.generation_eval import GenerationEvalCallback
 from trl_math.trainers.generation_eval_config import load_eval_problems
@@ -65,16 +71,17 @@ class MathSFTTrainer(ObjectiveLoss, MathTrainerMixin, RefillTrainer):
         train_dataset = self._rows_before_model(train_dataset, processing_class, args, formatting_func, "train")
         eval_dataset = self._rows_before_model(eval_dataset, processing_class, args, formatting_func, "eval")
         eval_problems = load_eval_problems(args)
-        super().__init__(
-            model=model,
-            args=args,
-            data_collator=data_collator,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            processing_class=processing_class,
-            formatting_func=formatting_func,
-            **kwargs,
-        )
+        with without_eval_rows(args, eval_dataset):
+            super().__init__(
+                model=model,
+                args=args,
+                data_collator=data_collator,
+                train_dataset=train_dataset,
+                eval_dataset=eval_dataset,
+                processing_class=processing_class,
+                formatting_func=formatting_func,
+                **kwargs,
+            )
         if type(self.data_collator) is DataCollatorForLanguageModeling:
             self.data_collator = CarryingCollator(**vars(self.data_collator), carried=self._carried)
         if not self._is_trl_loss:
