@@ -46,6 +46,7 @@ bench: .venv/installed-test .venv/installed-vllm
 	$(BIN)/python benchmarks/sequential_sampling.py
 	$(BIN)/python benchmarks/coverage_estimates.py
 	$(BIN)/python benchmarks/rationale_effect.py
+	$(BIN)/python benchmarks/decontaminate.py
 	$(BIN)/python benchmarks/report.py
 
 .venv/installed-%: pyproject.toml constraints.txt | .venv/bin/python

@@ -31,6 +31,7 @@ LEVELS = {
     "generation": 2,
     "reporting": 3,
     "evaluation": 3,
+    "contamination": 3,
     "trainers": 4,
     "recipes": 5,
     "pipeline": 5,
@@ -185,6 +186,7 @@ SEAMS = {
     ],
     "transformers:Trainer._get_output_dir": ["self", "trial"],
     "transformers:Trainer.get_tp_size": ["self"],
+    "datasets:Dataset.__init__": ["self", "arrow_table", "info", "split", "indices_table", "fingerprint"],
 }
 
 
@@ -199,6 +201,16 @@ def test_upstream_seams(seam):
         value = getattr(value, part)
     parameters = list(inspect.signature(value).parameters)
     assert parameters[: len(SEAMS[seam])] == SEAMS[seam] or set(SEAMS[seam]) <= set(parameters)
+
+
+def test_a_data_set_says_what_was_selected_of_it():
+    """Token files rely on both: rows that are left out have indices, and a fingerprint that is given stays."""
+    import datasets
+    import pyarrow as pa
+
+    rows = datasets.Dataset(datasets.table.InMemoryTable(pa.table({"row": [1, 2, 3]})), fingerprint="mine")
+    assert rows._fingerprint == "mine" and rows._indices is None
+    assert rows.select([2, 0])._indices is not None and rows.select([2, 0])._fingerprint != "mine"
 
 
 def test_fused_output_has_the_fields_we_read():

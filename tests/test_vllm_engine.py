@@ -40,6 +40,16 @@ def test_an_engine_says_what_transformers_says(found, what):
 
 
 @needs_vllm
+def test_a_choice_and_its_probability_are_those_of_transformers(found):
+    """Choices of one token: the engine may draw no other, and says how likely this one is among them."""
+    ours, theirs = found["choices"]
+    for (text, reason, logprob), (same_text, _, same_logprob) in zip(ours, theirs, strict=True):
+        assert (text, reason) == (same_text, "stop")
+        assert text in "127" and logprob < -0.1
+        assert logprob == pytest.approx(same_logprob, abs=1e-3)
+
+
+@needs_vllm
 def test_stop_strings_end_samples(found):
     assert any(reason == "stop" for [[_, _, reason, _]] in found["stop"][0])
     assert found["stop"][0] != found["greedy"][0]

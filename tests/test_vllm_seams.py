@@ -85,8 +85,9 @@ PARAMETERS = {
     "vllm.renderers:BaseRenderer.render_cmpl": ("prompts",),
     "vllm:SamplingParams": (
         *("n", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens", "stop"),
-        *("stop_token_ids", "logprobs", "detokenize", "output_kind"),
+        *("stop_token_ids", "logprobs", "detokenize", "output_kind", "structured_outputs"),
     ),
+    "vllm.sampling_params:StructuredOutputsParams": ("choice",),
     "vllm.lora.request:LoRARequest": ("lora_name", "lora_int_id", "lora_path"),
     "vllm.outputs:RequestOutput": ("request_id", "outputs", "finished"),
     "vllm.outputs:CompletionOutput": ("token_ids", "logprobs", "finish_reason"),

@@ -16,12 +16,14 @@ from trl_math.generation import Request
 from trl_math.generation.backend import too_long
 from trl_math.generation.model_logprobs import completion_logprobs
 from trl_math.generation.server import ServerBackend
+from trl_math.generation.transformers_backend import TransformersBackend
 from trl_math.models import resolve_model, tiny_tokenizer
 from trl_math.optional import is_installed
 from trl_math.records import Sampling
 
 
-pytestmark = pytest.mark.skipif(not is_installed("vllm"), reason="vllm is not installed")
+# A minute until the server answers; the engine in process is tested by test_vllm_engine.
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not is_installed("vllm"), reason="vllm is not installed")]
 
 CONTEXT = 512
 STARTUP = 120.0  # seconds
@@ -143,6 +145,15 @@ def test_samples_are_the_models(server, model):
             assert sample.num_tokens == len(sample.token_ids) == len(sample.logprobs)
             assert sample.logprobs == pytest.approx(expected, abs=1e-3)
             assert sample.finish_reason == ("stop" if TOKENIZER.eos_token_id in sample.token_ids else "length")
+
+
+def test_a_choice_is_one_of_those_that_were_given(server, model):
+    """Greedily, the likeliest; its log-probability is that among the choices."""
+    chosen = Sampling(temperature=0, max_tokens=8, logprobs=True, choices=("1", "2", "7"))
+    expected = draw(TransformersBackend(model, TOKENIZER), REQUESTS[:6], chosen)
+    for sample, other in zip(draw(connect(server, tokenizer=TOKENIZER), REQUESTS[:6], chosen), expected, strict=True):
+        assert sample.text == other.text and sample.text in "127"
+        assert sample.logprob == pytest.approx(other.logprob, abs=1e-3)
 
 
 def test_a_stop_string_is_in_the_tokens_and_not_in_the_text(server):

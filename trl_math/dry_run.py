@@ -15,6 +15,7 @@ from huggingface_hub import try_to_load_from_cache
 
 from trl_math.data.matched_control import budget_of
 from trl_math.data.pair_check import check_pair_columns
+from trl_math.data.token_rows import origin_of
 from trl_math.errors import NotCachedError, TrlMathError
 from trl_math.generate_plan import settings_lines
 from trl_math.launch import LaunchPlan
@@ -83,6 +84,8 @@ def _data(arguments: TrainArguments, load: Load) -> tuple[int | None, list[str]]
         if rows is not None:
             _check_columns(arguments, rows, name)
             lines.append(f"{name}: {len(rows)} rows with {', '.join(rows.column_names)}")
+            if (origin := origin_of(rows)) is not None:
+                lines.append(f"{name}: {origin}")
             if (budget := budget_of(rows)) is not None:
                 lines.append(f"{name}: a matched control of {budget}")
             kept = _usable(arguments, rows, name)

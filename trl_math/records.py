@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from trl_math.errors import UsageError
@@ -24,6 +25,9 @@ class Sampling:
     The log-probabilities of `logprobs` are the model's own, at temperature 1 and before any truncation, whatever the
     samples were drawn with: a probability of success is estimated from samples of temperature 1, `top_p` 1 and
     `top_k` 0, or not at all.
+
+    With `choices` a sample is one of these texts, and its log-probabilities are those given that it becomes one: they
+    sum to the choice's share of all choices. A server that knows no such thing answers what it likes.
     """
 
     num_samples: int = 1
@@ -36,9 +40,11 @@ class Sampling:
     stop: tuple[str, ...] = ()  # the text ends before the first of these
     seed: int = 0
     logprobs: bool = False
+    choices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
+        object.__setattr__(self, "choices", tuple(self.choices))
         for name in ("temperature", "top_p", "min_p", "repetition_penalty"):
             object.__setattr__(self, name, float(getattr(self, name)))  # 1 and 1.0 are one setting, and hash alike
         checks = {
@@ -59,14 +65,31 @@ class Sampling:
                 f"At temperature 0 all {self.num_samples} samples would be the same: ask for num_samples 1, or give a "
                 "temperature above 0."
             )
+        if self.choices:
+            self._check_choices()
 
     @property
     def is_greedy(self) -> bool:
         return self.temperature == 0
 
     def settings(self) -> dict[str, Any]:
-        """Return the fields as they are written beside samples."""
-        return dataclasses.asdict(self) | {"stop": list(self.stop)}
+        """Return the fields as they are written beside samples; without choices, as before there were any."""
+        written = dataclasses.asdict(self) | {"stop": list(self.stop), "choices": list(self.choices)}
+        if not self.choices:
+            del written["choices"]
+        return written
+
+    def _check_choices(self) -> None:
+        """Raise unless the choices can be told apart at once, and nothing else decides what is drawn."""
+        ordered = sorted(self.choices)
+        begins = any(later.startswith(one) for one, later in pairwise(ordered))
+        if len(self.choices) < 2 or "" in self.choices or begins:
+            raise UsageError(
+                f"choices must be two texts or more, of which none begins with another, got {list(self.choices)}."
+            )
+        for name in ("stop", "top_p", "top_k", "min_p", "repetition_penalty"):
+            if getattr(self, name) != getattr(Sampling, name):
+                raise UsageError(f"choices are drawn by their own probabilities: leave {name} out.")
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,11 @@ def main():
     found["stop"] = [describe(engine, stopped), describe(other, stopped)]
     penalised = Sampling(temperature=0.0, max_tokens=24, repetition_penalty=1.5)
     found["penalty"] = [describe(engine, penalised), describe(other, penalised)]
+    chosen = Sampling(temperature=0.0, max_tokens=8, logprobs=True, choices=("1", "2", "7"))
+    found["choices"] = [
+        [[sample.text, sample.finish_reason, sample.logprob] for [sample] in backend.generate(PROMPTS, chosen)]
+        for backend in (engine, other)
+    ]
     found["top_k_1"] = [tokens(engine, Sampling(top_k=1, max_tokens=24)), tokens(engine, GREEDY)]
     # At the end of the context: one that fits by a token, one that does not.
     edge = [[50] * (CONTEXT - 1), [50] * CONTEXT, [50] * (CONTEXT - 5)]

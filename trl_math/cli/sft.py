@@ -53,7 +53,30 @@ def preview(arguments: TrainArguments) -> tuple[Any, Any]:
                 "max_length, and will be drawn from the rows that are not.",
                 name,
             )
-    return _load(arguments, tokenizer)
+    rows = _load(arguments, tokenizer)
+    _check_tokens(name, *rows)
+    return rows
+
+
+def _check_tokens(name: str | None, *sets: Any) -> None:
+    """Raise for rows of a token file that are not the model's tokens, if its tokenizer is on this machine."""
+    from trl_math.data.token_rows import origin_of
+
+    origins = [origin for rows in sets if (origin := origin_of(rows)) is not None]
+    if not origins or name is None:
+        return
+    from transformers import AutoTokenizer
+
+    from trl_math.models import cached_folder
+    from trl_math.trainers.token_file_rows import check_tokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(cached_folder(name) or name))
+    except (OSError, ValueError):
+        logger.warning("The tokenizer of %s is not on this machine: whose tokens these are is not checked.", name)
+        return
+    for origin in origins:
+        check_tokenizer(origin, tokenizer)
 
 
 def _load(arguments: TrainArguments, tokenizer: Any) -> tuple[Any, Any]:

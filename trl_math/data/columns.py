@@ -96,6 +96,21 @@ RATIONALES = Table(
     (*PROBLEMS.required, "prompt", "completion", "sample_index", "sampler", "num_tokens"),
     (*PROBLEMS.optional, "correct", "weight", UNFINISHED),
 )
+# A problem in other words, another language or with other numbers, or a program (`text`) that was written anew.
+REPHRASED = Table(
+    "rephrased problems and programs",
+    ("problem_id", "original_id", "way", "rephrased_by", "attempt", "overlap", "check"),
+    (
+        *(name for name in PROBLEMS.columns if name != "problem_id"),
+        "text",
+        "entry_point",
+        "test",
+        "language",
+        "agreement",
+        "changed_numbers",
+        "results",
+    ),
+)
 # By these columns collected rows are known, also where others were taken out of them.
 COLLECTED_MARK = ("completion", "sample_index")
 # Problems on one side of a split; `template` is what was kept together.

@@ -12,9 +12,13 @@ from typing import Any
 
 import datasets
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from trl_math.data.columns import FROM_0
 from trl_math.data.reasoning_teacher import MADE_SUFFIX, kind_of, read_problems
+from trl_math.data.token_format import MANIFEST as TOKEN_MANIFEST
+from trl_math.data.token_format import TOKENS
+from trl_math.data.token_rows import load_token_rows
 from trl_math.errors import DataError, UsageError, nearest
 from trl_math.files import nearest_path
 from trl_math.run_folder import MANIFEST
@@ -25,11 +29,14 @@ SUFFIXES = (".jsonl", ".json", ".parquet")
 PAIRS_MANIFEST, PAIR_FILES = "pairs.json", {"train": "pairs.jsonl", "test": "eval.jsonl"}
 # Of a folder of `trl-math split`: what says how it was drawn.
 SPLIT_MANIFEST = "split.json"
-# Of folders with rows and the samples that they were made of: what they are known by, and the file of the rows.
+# Of folders with rows and what they were made of: what they are known by, and the file of the rows (or the same as
+# Parquet).
 MADE_FILES = {
     "collect.json": "rows.jsonl",
+    "decontaminate.json": "clean.jsonl",
     "difficulty.json": "difficulty.jsonl",
     "rationales.json": "rows.jsonl",
+    "rephrase.json": "rows.jsonl",
 }
 
 
@@ -39,8 +46,13 @@ def load_path(path: Path, split: str) -> datasets.Dataset:
         raise UsageError(f"No file or folder {str(path)!r}.{nearest_path(path)}")
     if path.is_dir():
         return _load_folder(path, split)
+    if path.suffix == TOKENS:
+        check_is_split(path, split, "split")
+        return load_token_rows(path)
     if path.suffix not in SUFFIXES:
-        raise UsageError(f"Cannot read {str(path)!r}: give a {', '.join(SUFFIXES)} file or a folder of them.")
+        raise UsageError(
+            f"Cannot read {str(path)!r}: give a {', '.join(SUFFIXES)} file or a folder of them, or a {TOKENS} file."
+        )
     check_is_split(path, split, "split")
     return _load_files([path], None)
 
@@ -52,28 +64,53 @@ def check_is_split(name: str | Path, split: str, setting: str, *, others: Sequen
         raise UsageError(f"{name} is one file, without a split {split!r}: leave {setting} out.")
 
 
+def json_rows(path: Path, split: str) -> list[dict[str, Any]] | None:
+    """Return the rows of `load_path` as their files have them, each with its own columns; None if they are no JSON."""
+    if path.is_dir() and _is_saved(path):
+        return None
+    files, _ = _files_of(path, split) if path.is_dir() else ([path], None)
+    return (
+        None
+        if any(file.suffix == ".parquet" for file in files)
+        else [row for file in files for row in read_rows(file)]
+    )
+
+
 def _load_folder(folder: Path, split: str) -> datasets.Dataset:
-    if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
-        return _load_saved(folder, split)
+    return _load_saved(folder, split) if _is_saved(folder) else _load_files(*_files_of(folder, split))
+
+
+def _is_saved(folder: Path) -> bool:
+    """Whether `save_to_disk` wrote it."""
+    return (folder / "dataset_dict.json").exists() or (folder / "state.json").exists()
+
+
+def _files_of(folder: Path, split: str) -> tuple[list[Path], str | None]:
+    """Return the files of a split of a folder, and the split, if they are of one."""
     if (folder / PAIRS_MANIFEST).exists():
-        return _load_pairs(folder, split)
+        return _pair_files(folder, split)
     for manifest, name in MADE_FILES.items():
         if (folder / manifest).exists():
-            return load_path(folder / name, split)
+            columnar = (folder / name).with_suffix(".parquet")
+            file = columnar if columnar.exists() else folder / name
+            if not file.exists():
+                raise UsageError(f"No file or folder {str(file)!r}.{nearest_path(file)}")
+            check_is_split(file, split, "split")
+            return [file], None
     files = sorted(
         file
         for file in folder.rglob("*")
         if file.suffix in SUFFIXES
         and file.name not in (MANIFEST, SPLIT_MANIFEST)
-        and not file.name.endswith(MADE_SUFFIX)
+        and not file.name.endswith((MADE_SUFFIX, TOKEN_MANIFEST))
     )
     # `train.jsonl`, or the hub's `train-00000-of-00002.parquet`.
     of_split = {file: file.stem.split("-")[0] for file in files}
     chosen = [file for file in files if of_split[file] == split]
     has_splits = {"train", "validation", "test"} & set(of_split.values())
     if not chosen and not has_splits and split == "train":
-        return _load_files(files, None) if files else _fail(folder, split, [])
-    return _load_files(chosen, split) if chosen else _fail(folder, split, sorted(set(of_split.values())))
+        return (files, None) if files else _fail(folder, split, [])
+    return (chosen, split) if chosen else _fail(folder, split, sorted(set(of_split.values())))
 
 
 def _load_saved(folder: Path, split: str) -> datasets.Dataset:
@@ -84,15 +121,15 @@ def _load_saved(folder: Path, split: str) -> datasets.Dataset:
     return saved[split] if split in saved else _fail(folder, split, list(saved))
 
 
-def _load_pairs(folder: Path, split: str) -> datasets.Dataset:
-    """Read a folder of `trl-math pairs`, in which the problems that are held out are the split `test`."""
+def _pair_files(folder: Path, split: str) -> tuple[list[Path], str]:
+    """Return the file of a folder of `trl-math pairs`, in which problems that are held out are the split `test`."""
     found = [name for name, file in PAIR_FILES.items() if (folder / file).exists()]
     if split == "test" and split not in found:
         raise DataError(
             f"The pairs in {str(folder)!r} hold no problems out to evaluate on: make them with --eval-fraction or "
             "--eval-problems, or give an eval_dataset_name."
         )
-    return _load_files([folder / PAIR_FILES[split]], split) if split in found else _fail(folder, split, found)
+    return ([folder / PAIR_FILES[split]], split) if split in found else _fail(folder, split, found)
 
 
 def _fail(folder: Path, split: str, found: list[str]) -> Any:
@@ -105,6 +142,8 @@ def _fail(folder: Path, split: str, found: list[str]) -> Any:
 def _load_files(files: list[Path], split: str | None) -> datasets.Dataset:
     named_split = datasets.NamedSplit(split) if split else None
     if all(file.suffix == ".parquet" for file in files):
+        if not any(pq.read_metadata(file).num_rows for file in files):  # which `datasets` cannot read
+            raise DataError(f"{files[0]} has no rows.")
         loaded = datasets.Dataset.from_parquet([str(file) for file in files])
         return datasets.Dataset(loaded.data, info=loaded.info, split=named_split)  # not its default, "train"
     if any(file.suffix == ".parquet" for file in files):

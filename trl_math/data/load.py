@@ -27,6 +27,7 @@ from trl_math.data.matched_control import MATCHED_BY, control_rows
 from trl_math.data.problems import to_problems, without_problems
 from trl_math.data.prompts import PROMPT_STYLES, to_sft, without_gaps
 from trl_math.data.sources import load_source
+from trl_math.data.token_rows import content_digest, origin_of
 from trl_math.errors import DataError, UsageError, pick
 
 
@@ -252,6 +253,8 @@ def read_for_style(name: str, split: str, config: str | None, style: str | None)
 
 def digest(rows: datasets.Dataset) -> str:
     """Return a short hash of the rows' content and order, to know them again when a run goes on."""
+    if (of_file := content_digest(rows)) is not None:
+        return f"{len(rows)} rows, {of_file}"
     sha = hashlib.sha256()
     for row in rows:
         sha.update(json.dumps(row, sort_keys=True, default=str).encode())
@@ -264,8 +267,23 @@ def _read(names: list[str], split: str, arguments: DataArguments, config: str | 
         rows = load_split(name, split, config)
         if style is not None and {*COLLECTED_MARK} <= {*rows.column_names}:
             raise refused_style(name, style)
+        if origin_of(rows) is not None:
+            _check_tokens(name, style, names)
         parts.append(in_style(rows, name, style))
     return datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
+
+
+def _check_tokens(name: str, style: str | None, names: list[str]) -> None:
+    """Raise for what cannot be asked of rows that are tokens already."""
+    if style is not None:
+        raise UsageError(
+            f"{name} has tokens, in a style of their own: leave prompt_style out, and give it to `trl-math tokenize`."
+        )
+    if len(names) > 1:
+        raise UsageError(
+            f"{name} has tokens, which are not read together with other rows: make one file of all with "
+            f"`trl-math tokenize --data {' '.join(names)}`."
+        )
 
 
 def refused_style(where: str, style: str) -> DataError:

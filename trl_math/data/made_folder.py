@@ -7,7 +7,7 @@ and a folder that is made of them is left as it is; one that is made of somethin
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,10 @@ from typing import Any
 from trl_math.errors import RunFolderError, StoreError
 from trl_math.files import json_line, write_json
 from trl_math.run_folder import differences, hold_lock, lock_beside
+
+
+# Rows, which become lines of JSON, or what writes a file of another kind.
+Content = Iterable[Mapping[str, Any]] | Callable[[Path], Any]
 
 
 @dataclass(frozen=True)
@@ -66,16 +70,27 @@ class MadeFolder:
             )
         return manifest
 
-    def write(self, files: Mapping[str, Iterable[Mapping[str, Any]]], facts: Mapping[str, Any]) -> None:
-        """Write files of rows by their names, and the manifest with these facts."""
+    def write(
+        self,
+        files: Mapping[str, Content],
+        facts: Mapping[str, Any],
+        draw: Callable[[Path], Any] | None = None,
+    ) -> None:
+        """Write files by their names, what `draw` draws into the folder, and the manifest with these facts."""
         part = lock_beside(self.path).with_suffix(".part")
         try:
             shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
             part.mkdir(parents=True)
             digests = {}
-            for name, rows in files.items():
-                (part / name).write_bytes(b"".join(map(json_line, rows)))
+            for name, content in files.items():
+                if callable(content):
+                    content(part / name)
+                else:
+                    with (part / name).open("wb") as lines:
+                        lines.writelines(map(json_line, content))
                 digests[name] = _sha256(part / name)
+            if draw is not None:
+                draw(part)
             write_json(part / self.manifest, {"command": self.command, **facts, "sha256": digests})
             part.replace(self.path)
         except OSError as error:

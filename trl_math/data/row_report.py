@@ -32,6 +32,17 @@ class RowReport(NamedTuple):
         return self.num_truncated / max(self.num_rows, 1)
 
 
+def joined_reports(reports: Iterable[RowReport]) -> RowReport:
+    """Return the counts over data sets that follow each other."""
+    whole = RowReport()
+    for report in reports:
+        firsts = (whole.first_masked, whole.num_rows + report.first_masked if report.num_masked else -1)
+        sums = {name: getattr(whole, name) + getattr(report, name) for name in RowReport._fields}
+        first = next((first for first in firsts if first >= 0), -1)
+        whole = RowReport(**{**sums, "first_masked": first, "longest": max(whole.longest, report.longest)})
+    return whole
+
+
 def check_columns(dataset: Dataset, name: str, text_field: str = "text", *, needs_steps: bool = False) -> None:
     """Raise a `DataError` for an empty data set, or one without columns that can be trained on."""
     columns = set(dataset.column_names)

@@ -3,6 +3,7 @@
     openai/gsm8k                          the Hugging Face hub; `config` and slices such as `train[:100]` work there
     problems.jsonl                        JSON lines, or one JSON list; also .json and .parquet
     multiarith.json                       a data set of Fine-tune-CoT, or the problems of its completions
+    train.tok                             rows that were tokenised before; see `token_format.py`
     data/gsm8k                            a folder of such files: those named after the split, else all of them
     reasoning_gym:products?max_digits=2   a generator; see `generators.py`
     embedded:times_tables                 problems that are part of this package; see `embedded_problems.py`
@@ -20,6 +21,7 @@ import datasets
 from trl_math.data import embedded_problems
 from trl_math.data.files import SUFFIXES, load_path
 from trl_math.data.generators import PREFIX, load_generator
+from trl_math.data.token_format import TOKENS
 from trl_math.errors import NotCachedError, UsageError, nearest
 from trl_math.files import nearest_path
 
@@ -41,7 +43,7 @@ def load_source(
     """
     path = Path(name).expanduser()
     is_own = name.startswith(PREFIXES)
-    is_local = not is_own and (path.exists() or path.suffix in SUFFIXES or name.startswith((".", "/", "~")))
+    is_local = not is_own and (path.exists() or path.suffix in (*SUFFIXES, TOKENS) or name.startswith((".", "/", "~")))
     for setting, value in (("config", config), ("files", files or None)):
         if value is not None and (is_local or ":" in name):
             raise UsageError(f"{setting}={value!r} is for data sets on the hub; {name!r} is none.")

@@ -101,7 +101,9 @@ class EvaluateArguments(SamplingArguments):
 
     def _check_coverage(self) -> None:
         """Raise for settings of samples, which are not drawn."""
-        unused = [field.name for field in dataclasses.fields(Sampling) if field.name not in ("seed", "logprobs")]
+        unused = [
+            field.name for field in dataclasses.fields(Sampling) if field.name not in ("seed", "logprobs", "choices")
+        ]
         unused += ["grading_workers", "grading_deadline"]
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         given = [name for name in unused if getattr(self, name) != defaults[name]]

@@ -125,7 +125,7 @@ class GenerateArguments(SamplingArguments):
     def sampling(self) -> Sampling:
         """Return how samples are drawn; the stop strings are the prompt style's unless they are given."""
         stop = PROMPT_STYLES[self.prompt_style].stop if self.stop is None else self.stop
-        names = {field.name for field in dataclasses.fields(Sampling)} - {"stop"}
+        names = {field.name for field in dataclasses.fields(Sampling)} - {"stop", "choices"}
         return Sampling(stop=tuple(stop), **{name: getattr(self, name) for name in names})
 
     def _check_asked(self) -> None:

@@ -95,6 +95,8 @@ class InterpreterBackend(Backend):
         """Yield (index, sample) as samples end."""
         check_prompts([request.prompt_ids for request in requests])
         check_stop(sampling.stop)
+        if sampling.choices:
+            raise UsageError("One of several choices is no program: leave choices out, or the interpreter.")
         return self._stream(requests, sampling)
 
     def facts(self) -> dict[str, Any]:

@@ -37,6 +37,23 @@ def completion_logprobs(model: Any, sequences: Sequences, pad_id: int) -> list[t
     ]
 
 
+@torch.no_grad()
+def next_logprobs(
+    model: Any, prompts: Sequence[Sequence[int]], token_ids: Sequence[int], pad_id: int
+) -> list[tuple[float, ...]]:
+    """Return the log-probability of each of some tokens behind each prompt of a decoder, which reads it once."""
+    vocabulary = model.config.get_text_config().vocab_size
+    keeps = "logits_to_keep" in inspect.signature(_base(model).forward).parameters
+    sequences = [(prompt, ()) for prompt in prompts]
+    found = []
+    for chunk in _chunks(sequences, vocabulary, lambda chunk: _num_kept(chunk, keeps=keeps)[1]):
+        logits, _, first = _logits(model, chunk, pad_id, keeps=keeps)
+        last = torch.stack([logits[row, len(prompt) - 1 - first] for row, (prompt, _) in enumerate(chunk)])
+        chosen = last.float().log_softmax(dim=-1)[:, list(token_ids)]
+        found += [tuple(row) for row in chosen.tolist()]
+    return found
+
+
 def _base(model: Any) -> Any:
     """Return the model inside a PEFT model, whose own signature says nothing."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -62,6 +79,18 @@ def _chunks(sequences: Sequences, vocabulary: int, num_positions: Callable[[Sequ
 
 
 def _chunk_logprobs(model: Any, sequences: Sequences, pad_id: int, *, keeps: bool) -> Iterator[tuple[float, ...]]:
+    logits, ids, first = _logits(model, sequences, pad_id, keeps=keeps)
+    for row, (prompt, completion) in enumerate(sequences):
+        start = len(prompt) - 1 - first
+        before = logits[row, start : start + len(completion)]
+        tokens = ids[row, len(prompt) : len(prompt) + len(completion)].to(before.device)
+        blocks = zip(before.split(NUM_POSITIONS), tokens.split(NUM_POSITIONS), strict=True)
+        parts = [-F.cross_entropy(block.float(), targets, reduction="none") for block, targets in blocks]
+        yield tuple(torch.cat(parts).tolist())
+
+
+def _logits(model: Any, sequences: Sequences, pad_id: int, *, keeps: bool) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Return the logits of a batch, its tokens, and the position of the first that has logits."""
     width, num_kept = _num_kept(sequences, keeps=keeps)
     # Padded on the right: what comes later changes nothing before it, and positions count from 0 as in training.
     rows = [[*prompt, *completion] for prompt, completion in sequences]
@@ -69,10 +98,4 @@ def _chunk_logprobs(model: Any, sequences: Sequences, pad_id: int, *, keeps: boo
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=model.device)
     options = {"logits_to_keep": num_kept} if keeps else {}
     logits = model(input_ids=ids, attention_mask=mask, use_cache=False, **options).logits
-    for row, (prompt, completion) in enumerate(sequences):
-        start = len(prompt) - 1 - (width - num_kept)
-        before = logits[row, start : start + len(completion)]
-        tokens = ids[row, len(prompt) : len(prompt) + len(completion)].to(before.device)
-        blocks = zip(before.split(NUM_POSITIONS), tokens.split(NUM_POSITIONS), strict=True)
-        parts = [-F.cross_entropy(block.float(), targets, reduction="none") for block, targets in blocks]
-        yield tuple(torch.cat(parts).tolist())
+    return logits, ids, width - num_kept

@@ -8,18 +8,26 @@ from trl_math.generation.backend import Backend, Request, cut_at_stop
 from trl_math.records import Completion, Sampling
 
 
+def any_choice(request: Request, choices: Sequence[str]) -> str:
+    """Return the choice that follows from the request's seed alone."""
+    return choices[request.seed % len(choices)]
+
+
 def boxed_digit(request: Request) -> str:
     """Return a guess between 0 and 9 that follows from the request's seed alone."""
     return f"I guess \\boxed{{{request.seed % 10}}}."
 
 
 class ScriptedBackend(Backend):
-    """Answers each request with `script(request)`, after `delay` seconds, newest first if `reverse` is set."""
+    """Answers each request with `script(request)`, after `delay` seconds, newest first if `reverse` is set.
+
+    Without a script it keeps to `Sampling.choices`; a script says what it says, as some servers do.
+    """
 
     def __init__(
         self,
         tokenizer: Any,
-        script: Callable[[Request], str] = boxed_digit,
+        script: Callable[[Request], str] | None = None,
         *,
         context_length: int | None = None,
         delay: float = 0.0,
@@ -40,8 +48,13 @@ class ScriptedBackend(Backend):
     def facts(self) -> dict[str, Any]:
         return {"engine": "scripted"}
 
+    def _say(self, request: Request, sampling: Sampling) -> str:
+        if self.script is not None:
+            return self.script(request)
+        return any_choice(request, sampling.choices) if sampling.choices else boxed_digit(request)
+
     def _completion(self, request: Request, sampling: Sampling) -> Completion:
-        text = said = self.script(request)
+        text = said = self._say(request, sampling)
         end = [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
         before_stop = cut_at_stop(said, sampling.stop)
         if before_stop is not None:  # the tokens have what stopped it, the text has not

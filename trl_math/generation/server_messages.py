@@ -12,7 +12,7 @@ import email.utils
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from trl_math.errors import UsageError
@@ -66,6 +66,12 @@ def check_sampling(server: Server, sampling: Sampling) -> None:
             server.name,
             " and ".join(asked),
         )
+    if sampling.choices and not server.is_known:
+        logger.warning(
+            "%s is neither vLLM nor SGLang, and cannot be told to answer with one of %s: other answers are kept.",
+            server.name,
+            " and ".join(map(repr, sampling.choices)),
+        )
     is_own = sampling.temperature in (0, 1) and sampling.repetition_penalty == 1
     if sampling.logprobs and server.engine == "sglang" and not is_own:
         raise UsageError(
@@ -115,6 +121,7 @@ def request_body(
         body["return_token_ids"] = True
     if has_seed:
         body["seed"] = request.seed
+    body |= _choices(server, sampling.choices)
     if endpoint == "chat":
         body["messages"] = request.prompt
         body |= {"logprobs": True} if sampling.logprobs else {}
@@ -124,6 +131,27 @@ def request_body(
         body["prompt"] = request.prompt if takes_text else list(request.prompt_ids)
         body |= {"logprobs": 0} if sampling.logprobs else {}
     return body
+
+
+def _choices(server: Server, choices: Sequence[str]) -> dict[str, Any]:
+    """Return what makes a server answer with a choice; nothing for one that may not know how."""
+    if not choices:
+        return {}
+    if server.engine == "vllm":
+        return (
+            {"guided_choice": list(choices)}
+            if _is_before(server.version, 0, 11)
+            else {"structured_outputs": {"choice": list(choices)}}
+        )
+    if server.engine == "sglang":
+        return {"regex": f"({'|'.join(map(re.escape, choices))})"}
+    return {}
+
+
+def _is_before(version: str | None, *wanted: int) -> bool:
+    """Whether a version is known to be before one."""
+    numbers = re.match(r"(\d+)\.(\d+)", version or "")
+    return numbers is not None and (int(numbers[1]), int(numbers[2])) < wanted
 
 
 def read_completion(reply: Reply, sampling: Sampling, endpoint: str, tokenizer: Any) -> Completion:

@@ -32,10 +32,11 @@ from transformers import (
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from trl_math.errors import UsageError
-from trl_math.generation.backend import Backend, Request, check_prompts
+from trl_math.generation.backend import Backend, Request, check_prompts, too_long
+from trl_math.generation.choices import check_choices, choice_ids, draw_choice
 from trl_math.generation.encoder_decoder import decoder_start_id, encoder_inputs, has_encoder
 from trl_math.generation.end_tokens import end_token_ids
-from trl_math.generation.model_logprobs import completion_logprobs
+from trl_math.generation.model_logprobs import completion_logprobs, next_logprobs
 from trl_math.generation.row_sampling import RowEnds, finished_tokens, sampling_processors
 from trl_math.models import resolve_model
 from trl_math.records import Completion, Sampling
@@ -98,6 +99,7 @@ class TransformersBackend(Backend):
         """Yield (index, sample) batch after batch, the longest prompts first: what does not fit shows at once."""
         check_prompts([request.prompt_ids for request in requests])
         check_whole(self.model)
+        check_choices(self.tokenizer, sampling)
         return self._stream(requests, sampling)
 
     def fits(self, prompt_ids: Sequence[int]) -> bool:
@@ -162,6 +164,8 @@ class TransformersBackend(Backend):
     def _draw(self, rows: Sequence[tuple[Request, int]], sampling: Sampling) -> list[Completion]:
         """Return the samples of one batch of (request, number of tokens that it may have)."""
         requests, limits = zip(*rows, strict=True)
+        if sampling.choices:
+            return self._choose(requests, limits, sampling)
         end_ids = end_token_ids(self.tokenizer, self.model.generation_config)
         pad_id = next(id for id in (self.tokenizer.pad_token_id, *end_ids, 0) if id is not None)
         prompts = [list(request.prompt_ids) for request in requests]
@@ -189,6 +193,31 @@ class TransformersBackend(Backend):
             Completion(text, tuple(ids), "stop" if is_done else "length", len(ids), row_logprobs)
             for (ids, text, is_done), row_logprobs in zip(finished, logprobs, strict=True)
         ]
+
+    def _choose(self, requests: Sequence[Request], limits: Sequence[int], sampling: Sampling) -> list[Completion]:
+        """Return one of the choices for each request: all are scored behind its prompt, and one is drawn."""
+        options = choice_ids(self.tokenizer, sampling.choices)
+        longest = max(map(len, options))
+        fitting = [request for request, limit in zip(requests, limits, strict=True) if limit >= longest]
+        with sampling_mode(self.model):
+            scores = self._scores([list(request.prompt_ids) for request in fitting], options)
+        drawn = iter(
+            [
+                draw_choice(sampling, options, of_one, request.seed)
+                for of_one, request in zip(scores, fitting, strict=True)
+            ]
+        )
+        return [next(drawn) if limit >= longest else too_long() for limit in limits]
+
+    def _scores(self, prompts: Sequence[list[int]], options: Sequence[list[int]]) -> list[list[tuple[float, ...]]]:
+        """Return the log-probabilities of each option's tokens behind each prompt."""
+        pad_id = self.tokenizer.pad_token_id or 0
+        if not has_encoder(self.model) and all(len(ids) == 1 for ids in options):
+            tokens = [ids[0] for ids in options]
+            return [[(one,) for one in row] for row in next_logprobs(self.model, prompts, tokens, pad_id)]
+        pairs = [(prompt, ids) for prompt in prompts for ids in options]
+        scores = iter(completion_logprobs(self.model, pairs, pad_id))
+        return [[next(scores) for _ in options] for _ in prompts]
 
     def _inputs(self, prompts: Sequence[list[int]], pad_id: int) -> tuple[dict[str, torch.Tensor], int]:
         """Return what `generate` reads, and how many tokens of each row of its output come before the completion."""

@@ -78,6 +78,8 @@ class TwoStageBackend(Backend):
             raise UsageError(
                 "A sample of two stages is of two draws and has no log-probabilities: leave logprobs out."
             )
+        if sampling.choices:
+            raise UsageError("A sample of two stages is reasoning and an answer, and no choice: leave choices out.")
         return self._stream(requests, sampling)
 
     def facts(self) -> dict[str, Any]:

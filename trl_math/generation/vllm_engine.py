@@ -239,6 +239,7 @@ class VLLMBackend(Backend):
             logprobs=0 if sampling.logprobs else None,
             # The text is decoded once, at the end; only stop strings need it earlier.
             detokenize=bool(sampling.stop),
+            structured_outputs=_choices(vllm, sampling.choices),
             output_kind=vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
         )
 
@@ -314,6 +315,13 @@ def _stale(model: torch.nn.Module, expected: dict[str, float]) -> list[str]:
     return [
         name for name, total in held.items() if not math.isclose(total, expected[name], rel_tol=1e-9, abs_tol=1e-9)
     ]
+
+
+def _choices(vllm: Any, choices: Sequence[str]) -> Any:
+    """Return what lets vLLM draw only tokens that go on to a choice: log-probabilities are those among such tokens."""
+    if not choices:
+        return None
+    return vllm.sampling_params.StructuredOutputsParams(choice=list(choices))
 
 
 def _allowed_rank(rank: int) -> int:

@@ -7,6 +7,7 @@ from trl_math.models.embedded import cached_folder as cached_folder
 from trl_math.models.embedded import check_model_name as check_model_name
 from trl_math.models.embedded import embedded_checkpoint as embedded_checkpoint
 from trl_math.models.embedded import resolve_model as resolve_model
+from trl_math.models.embedders import resolve_embedder as resolve_embedder
 from trl_math.models.kinds import is_encoder_decoder as is_encoder_decoder
 
 
@@ -34,6 +35,7 @@ __all__ = [
     "check_model_name",
     "embedded_checkpoint",
     "is_encoder_decoder",
+    "resolve_embedder",
     "resolve_model",
     "save_tiny",
     "save_tiny_t5",

@@ -6,6 +6,7 @@ nothing; calling it imports what the command needs.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from trl_math.errors import DataError
@@ -50,6 +51,30 @@ def check_split(asked: Asked) -> None:
     source, settings = arguments(parse_flags(asked.flags))
     if asked.is_data_there and "exemplars" not in asked.awaited:
         divide(source, settings)
+
+
+# ---- decontaminate ----
+
+
+def read_decontaminate(flags: Sequence[str]) -> dict[str, Any]:
+    from trl_math.cli.decontaminate_settings import build  # noqa: PLC0415 - heavy
+
+    return build(parse_flags(flags)).given
+
+
+def check_decontaminate(asked: Asked) -> None:
+    from trl_math.cli.decontaminate_detectors import detectors_of  # noqa: PLC0415 - heavy
+    from trl_math.cli.decontaminate_settings import build  # noqa: PLC0415 - heavy
+    from trl_math.contamination.sources import read_tests, read_training  # noqa: PLC0415 - heavy
+
+    arguments = build(parse_flags(asked.flags))
+    sides = arguments.sides
+    if asked.is_model_there and "model" not in asked.awaited:
+        detectors_of(arguments, 0, Path(str(sides.output)), print)
+    if "against" not in asked.awaited:
+        read_tests(sides.against or [], sides.against_split, sides.part)
+    if asked.is_data_there:
+        read_training(sides.data or [], sides.split, sides.data_config, sides.part)
 
 
 # ---- generate ----
@@ -191,6 +216,51 @@ def check_rationales(asked: Asked) -> None:
         rationales_teacher.prepare(arguments, {})
     else:
         load_judgeable(arguments.generate)
+
+
+# ---- tokenize ----
+
+
+def read_tokenize(flags: Sequence[str]) -> dict[str, Any]:
+    from trl_math.cli.tokenize_settings import TokenizeSettings  # noqa: PLC0415
+
+    return _read(parse_flags(flags), TokenizeSettings)
+
+
+def check_tokenize(asked: Asked) -> None:
+    from trl_math.cli.tokenize import load_tokenizer, prepare  # noqa: PLC0415 - heavy
+    from trl_math.cli.tokenize_settings import arguments  # noqa: PLC0415
+
+    settings = arguments(parse_flags(asked.flags))
+    if asked.is_model_there and asked.is_data_there:
+        prepare(settings)
+    elif asked.is_model_there:
+        load_tokenizer(settings)
+
+
+# ---- rephrase ----
+
+
+def read_rephrase(flags: Sequence[str]) -> dict[str, Any]:
+    from trl_math.cli.rephrase_settings import build  # noqa: PLC0415 - heavy
+
+    return build(parse_flags(flags)).given
+
+
+def check_rephrase(asked: Asked) -> None:
+    from trl_math.cli import rephrase  # noqa: PLC0415 - heavy
+    from trl_math.cli.rephrase_originals import load_originals  # noqa: PLC0415 - heavy
+    from trl_math.cli.rephrase_settings import build  # noqa: PLC0415 - heavy
+
+    arguments = build(parse_flags(asked.flags))
+    if arguments.asks_model:
+        _check_engine(arguments.engine)
+    if not asked.is_data_there:
+        return
+    if asked.is_model_there:
+        rephrase.prepare(arguments)
+    else:
+        load_originals(arguments)
 
 
 # ---- pairs ----

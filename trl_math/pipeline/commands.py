@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from trl_math.pipeline import checks, smoke
-from trl_math.recipes import EVALUATE_ALIASES, GENERATE_ALIASES
+from trl_math.recipes import EVALUATE_ALIASES, GENERATE_ALIASES, TOKENIZE_ALIASES
 
 
 # What stages make. The names are those of messages.
@@ -45,6 +45,7 @@ class Take(NamedTuple):
     is_list: bool = False
     unless: str | None = None  # another setting, with which the stage needs none
     in_study: bool = False  # it is filled in a study's `finally` only, and may be missing
+    or_data: bool = False  # without such a stage, the problems of the experiment
 
 
 def latest(stages: Sequence[str]) -> Sequence[str]:
@@ -104,6 +105,7 @@ class Command:
     has_window: bool = False  # `problems: K` takes K problems, other ones in each round
     compares_arms: bool = False  # in a study's `finally` it takes the evaluations of all arms
     words: str | None = None  # the setting that stands before the flags, without a name
+    passes_on: str | None = None  # the setting whose stage this one makes the same of
     output: str = "output"  # the setting that says where the result goes
     place: Callable[[Place], Path] = in_its_folder  # and where that is
     aliases: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -119,6 +121,19 @@ COMMANDS: dict[str, Command] = {
         smoke=smoke.small_split,
         shared=(*DATA, "seed"),
         aliases=GENERATE_ALIASES,
+    ),
+    "decontaminate": Command(
+        makes=(ROWS,),
+        read=checks.read_decontaminate,
+        check=checks.check_decontaminate,
+        smoke=smoke.small_decontaminate,
+        takes={"data": Take((ROWS,), latest, or_data=True)},
+        shared=DATA,
+        passes_on="data",
+        aliases=GENERATE_ALIASES,
+        immaterial=frozenset(
+            {*OF_ENGINES, "cache", "judge_folder", "max_cost", "price_input", "price_output", "processes"}
+        ),
     ),
     "generate": Command(
         makes=(SAMPLES,),
@@ -174,6 +189,29 @@ COMMANDS: dict[str, Command] = {
         check=checks.check_rationales,
         smoke=smoke.small_rationales,
         takes={"samples": Take((GRADES,), latest, unless="model")},  # `model: TEACHER` draws samples of its own
+        shared=(*DATA, "seed"),
+        place=lambda place: place.stem / "rows.jsonl",
+        aliases=GENERATE_ALIASES,
+        immaterial=frozenset({*OF_ENGINES, "grading_workers", "max_cost", "price_input", "price_output"}),
+    ),
+    "tokenize": Command(
+        makes=(ROWS, SOLUTIONS),
+        read=checks.read_tokenize,
+        check=checks.check_tokenize,
+        smoke=smoke.small_tokenize,
+        takes={"data": Take((ROWS,), latest)},
+        model="model",
+        revision="revision",
+        shared=(),
+        place=lambda place: place.stem / "rows.tok",
+        aliases=TOKENIZE_ALIASES,
+        is_resumable=False,
+    ),
+    "rephrase": Command(
+        makes=(ROWS,),
+        read=checks.read_rephrase,
+        check=checks.check_rephrase,
+        smoke=smoke.small_rephrase,
         shared=(*DATA, "seed"),
         place=lambda place: place.stem / "rows.jsonl",
         aliases=GENERATE_ALIASES,

@@ -17,12 +17,14 @@ from trl_math.pipeline.commands import DATA
 # Settings that name a model or an adapter; those of DATA name problems; and those that may name other files.
 MODELS = ("model", "model_name_or_path", "adapter")
 FILES = (
+    "against",
     "arms",
     "benchmarks",
     "chat_template_path",
     "dataset_name",
     "difficulty_from",
     "eval_dataset_name",
+    "embedder",
     "eval_generation_data",
     "exemplars",
     "exclude_dataset",
@@ -72,6 +74,9 @@ class Outside:
                 found[name] = {key: [self.file(text) for text in some] for key, some in texts.items()}
             else:
                 found[name] = [self.file(text) for text in texts]
+        if isinstance(settings.get("data"), list):
+            each = [(one, self.rows({**settings, "data": one})) for one in settings["data"]]
+            return found | {"data": [one if rows is None else rows.digest for one, rows in each]}
         rows = self.rows(settings)
         return found | ({"data": rows.digest} if rows is not None else {})
 
@@ -96,6 +101,11 @@ class Outside:
 
     def rows(self, settings: Mapping[str, Any]) -> Rows | None:
         """Return what is known of the problems that these settings name; None if that is nothing."""
+        if isinstance(settings.get("data"), list):
+            parts = [part for one in settings["data"] if (part := self.rows({**settings, "data": one})) is not None]
+            return (
+                Rows("; ".join(part.digest for part in parts), sum(part.number for part in parts)) if parts else None
+            )
         if not settings.get("data") or settings["data"].startswith(OF_STAGE):
             return None
         key = json.dumps([settings.get(name) for name in DATA])

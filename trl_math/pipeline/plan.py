@@ -46,6 +46,7 @@ class PlannedStage:
     stem: Path  # of the files that tell of the stage
     output: Path
     variant: str = ""  # of a study: the arm and seed that it is of
+    passed_on: tuple[str, ...] = ()  # what it makes of another stage's, beside what its command makes
 
     @property
     def label(self) -> str:
@@ -59,7 +60,7 @@ class PlannedStage:
 
 def makes(stage: PlannedStage, *kinds: str) -> bool:
     """Whether what a stage leaves is of one of these kinds."""
-    return not {*kinds}.isdisjoint(COMMANDS[stage.command].makes)
+    return not {*kinds}.isdisjoint((*COMMANDS[stage.command].makes, *stage.passed_on))
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,20 @@ def _planned(plan: Plan, point: Point, section: str, number: int | None, stage: 
         stem=stem,
         output=output,
         variant=point.variant,
+        passed_on=_passed_on(stage, sources, point.before),
     )
+
+
+def _passed_on(stage: Stage, sources: Mapping[str, list[str]], before: Sequence[PlannedStage]) -> tuple[str, ...]:
+    """Return what a stage makes of what it takes: collected solutions stay that, and problems the ones that train."""
+    setting = COMMANDS[stage.command].passes_on
+    if setting is None:
+        return ()
+    labels = sources.get(setting, [])
+    if not labels:  # those of the experiment, unless it names others
+        return () if setting in stage.settings else (SIDES,)
+    taken = [stage for stage in before if stage.label in labels]
+    return tuple(kind for kind in (SIDES, SOLUTIONS) if any(makes(stage, kind) for stage in taken))
 
 
 def _check_whole(command: Command, sources: Mapping[str, list[str]], before: Sequence[PlannedStage]) -> None:
@@ -247,7 +261,7 @@ def _filled(settings: Mapping[str, Any], command: Command, point: Point) -> dict
         if take.in_study:
             before = [stage for stage in before if "arms" in stage.settings]
         chosen = take.choose([stage.label for stage in before if makes(stage, *take.kinds)])
-        if not chosen and take.in_study:
+        if not chosen and (take.in_study or take.or_data):
             continue
         if not chosen:
             kinds = " or ".join(take.kinds)
@@ -262,7 +276,7 @@ def _filled(settings: Mapping[str, Any], command: Command, point: Point) -> dict
     if "seed" in command.shared:
         filled["seed"] = arguments.seed
     filled |= settings
-    if "data" in command.shared and "data" not in settings:
+    if "data" in command.shared and "data" not in filled:
         filled = _data_of(filled, command, point) | filled
     return filled
 

@@ -53,6 +53,8 @@ UNSURE = ("fixed", "width")  # rules without a rule_confidence
 COLLECT_KEPT = {"targets", "duplicates", "row_style"}
 # Of a split: how much is on which side.
 SPLIT_KEPT = {"test_share", "validation_share", "folds", "fold"}
+# Of decontamination: who looks, and what follows. Thresholds and folders speak of other texts.
+DECONTAMINATE_KEPT = {"detectors", "compare", "part", "on_contaminated", "candidates", "judge_kind"}
 # Of rationales: which of them serve, and how they are asked for. Limits of length speak of other texts.
 RATIONALES_KEPT = {
     "prompting",
@@ -64,6 +66,8 @@ RATIONALES_KEPT = {
     "max_per_problem",
     "problem_weights",
 }
+# Of rephrasing: in which ways.
+REPHRASE_KEPT = {"ways", "languages", "overlap_n", "renumber_by", "prompt_form"}
 # Of comparing: what names arms.
 OF_ARMS = ("controls", "labels", "lines", "parameters")
 # Of training: what names models and data, which come from the stages before.
@@ -92,6 +96,14 @@ def small_split(settings: Mapping[str, Any], data: str) -> dict[str, Any]:
     """Return the settings with products to divide, which are of one template: at random, in the same shares."""
     kept = {key: settings[key] for key in SPLIT_KEPT if key in settings}
     return {**connections(settings, data), **kept, "by": "random", "data": data}
+
+
+def small_decontaminate(settings: Mapping[str, Any], data: str) -> dict[str, Any]:
+    """Return the settings with products, which are none of the embedded word problems: nothing is taken out."""
+    kept = {key: settings[key] for key in DECONTAMINATE_KEPT if key in settings}
+    judge = {"model": MODEL, **ENGINE} if "judge" in str(settings.get("detectors", "")) else {}
+    own = {"data": data} if settings.get("data") is not None else {}  # else what stages before it made
+    return {**kept, **judge, "against": ["embedded:word_problems"], **own, **connections(settings, data)}
 
 
 def small_generate(settings: Mapping[str, Any], data: str) -> dict[str, Any]:
@@ -135,6 +147,25 @@ def small_rationales(settings: Mapping[str, Any], data: str) -> dict[str, Any]:
     # Asked for the answer behind a product, the embedded model repeats one that it was shown, and is never right.
     stages = {"answer_tokens": 8, "keep_wrong": True} if settings.get("prompting") == "two_stage" else {}
     return {**_asked(settings), **small, **amounts, **stages, "model": small.get("model", MODEL), "data": data}
+
+
+def small_tokenize(settings: Mapping[str, Any], data: str) -> dict[str, Any]:
+    """Return the settings with the embedded model's tokenizer and, for the recipe's own data, products."""
+    small = {key: value for key, value in settings.items() if key not in ("data_config", "split", "revision")}
+    if "{" not in str(settings.get("model", "{")):
+        small["model"] = MODEL
+    if "{" not in str(settings.get("data", "{")):
+        small |= {"data": data, "prompt_style": "plain"}
+    return small
+
+
+def small_rephrase(settings: Mapping[str, Any], data: str) -> dict[str, Any]:
+    """Return the settings for a model that rephrases products badly: few drafts, not checked by a solver."""
+    small = {**connections(settings, data), **{key: settings[key] for key in REPHRASE_KEPT if key in settings}}
+    if settings.get("model") is None:
+        return {**small, "max_problems": NUM_PROBLEMS, "data": data}
+    amounts = {"attempts": 2, "max_tokens": 48, "max_problems": 4, "check": "none", "keep_numbers": False}
+    return {**small, **ENGINE, **amounts, "model": small.get("model", MODEL), "data": data}
 
 
 def small_training(settings: Mapping[str, Any], data: str) -> dict[str, Any]:

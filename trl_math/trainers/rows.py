@@ -24,6 +24,7 @@ from trl_math.trainers.screening_rows import check_prompts
 from trl_math.trainers.segments import STEP_IDS
 from trl_math.trainers.sft_config import MathSFTConfig
 from trl_math.trainers.sft_weights import usable_rows
+from trl_math.trainers.token_file_rows import checked_token_rows, packed_in
 
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ def ready_rows(
     is_training = name == "train" if is_training is None else is_training
     dataset = usable_rows(dataset, config, name, is_training=is_training)
     prepare_tokenizer(tokenizer, config)
+    dataset = checked_token_rows(dataset, tokenizer, config, name)
     is_templated = "input_ids" not in dataset.column_names and formatting_func is None
     rows = tokenize_rows(dataset, tokenizer, config, formatting_func, name)
     rows = without_ends(rows, tokenizer.eos_token_id, config, name)
@@ -122,6 +124,16 @@ def check_rows(
     cuts = (not config.packing or config.packing_strategy == "bfd") and config.truncation_mode == "keep_start"
     max_length = config.max_length if cuts else None
     report = report_rows(dataset, max_length, [tokenizer.eos_token_id])
+    refuse_report(report, tokenizer, config, name, is_templated=is_templated)
+    if report.num_truncated:
+        return _handle_truncation(dataset, report, config, name)
+    return dataset
+
+
+def refuse_report(
+    report: RowReport, tokenizer: PreTrainedTokenizerBase, config: MathSFTConfig, name: str, *, is_templated: bool
+) -> None:
+    """Raise for rows of which too many would teach the wrong thing, before any is cut or left out."""
     if report.num_masked:
         raise DataError(
             f"{report.num_masked} of {report.num_rows} rows of the {name} data set have no token to train on (all "
@@ -137,17 +149,25 @@ def check_rows(
             f"No row of the {name} data set trains the EOS token {tokenizer.eos_token!r}, so the model would never "
             "stop: the chat template ends its turns with another token. Set eos_token to that one."
         )
-    if report.num_truncated:
-        return _handle_truncation(dataset, report, config, name)
-    return dataset
+    if not config.drop_truncated and report.truncated_fraction > config.max_truncated_fraction:
+        raise DataError(
+            f"{truncated_share(report, config, name)}: without their end they teach the model never to stop. At most "
+            f"{config.max_truncated_fraction:.1%} may be: raise max_length, set drop_truncated: true, or raise "
+            "max_truncated_fraction."
+        )
 
 
-def _handle_truncation(dataset: Dataset, report: RowReport, config: MathSFTConfig, name: str) -> Dataset:
-    share = (
+def truncated_share(report: RowReport, config: MathSFTConfig, name: str) -> str:
+    """Say how many rows are too long."""
+    return (
         f"{report.num_truncated} of {report.num_rows} rows ({report.truncated_fraction:.1%}) of the {name} data set "
         f"are longer than max_length {config.max_length} (longest: {report.longest} tokens; in "
         f"{report.num_answerless} the prompt alone fills it)"
     )
+
+
+def _handle_truncation(dataset: Dataset, report: RowReport, config: MathSFTConfig, name: str) -> Dataset:
+    share = truncated_share(report, config, name)
     if config.drop_truncated:
         logger.warning("%s and are left out.", share)
         limit = config.max_length
@@ -155,12 +175,6 @@ def _handle_truncation(dataset: Dataset, report: RowReport, config: MathSFTConfi
         if len(kept) == 0:
             raise DataError(f"{share}: nothing is left of it. Raise max_length.")
         return kept
-    if report.truncated_fraction > config.max_truncated_fraction:
-        raise DataError(
-            f"{share}: without their end they teach the model never to stop. At most "
-            f"{config.max_truncated_fraction:.1%} may be: raise max_length, set drop_truncated: true, or raise "
-            "max_truncated_fraction."
-        )
     logger.warning("%s and lose their end.", share)
     return dataset
 
@@ -219,5 +233,6 @@ def pack_rows(dataset: Dataset, columns: tuple[str, ...], config: MathSFTConfig)
     dataset = dataset.select_columns(["input_ids", "labels", *columns])
     if config.shuffle_dataset:
         dataset = dataset.shuffle(seed=config.seed)
-    dataset = pack_dataset(dataset, config.max_length, config.packing_strategy, {"num_proc": config.dataset_num_proc})
+    how = {"num_proc": config.dataset_num_proc, **packed_in(dataset, config)}
+    dataset = pack_dataset(dataset, config.max_length, config.packing_strategy, how)
     return dataset.shuffle(seed=config.seed) if config.shuffle_dataset else dataset

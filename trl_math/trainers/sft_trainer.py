@@ -1,5 +1,6 @@
 """`MathSFTTrainer`: TRL's `SFTTrainer` with an objective that can limit confidence."""
 
+import copy
 import os
 from collections.abc import Callable
 from functools import partial
@@ -11,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
+from trl_math.data.token_rows import is_within, origin_of
 from trl_math.errors import UsageError
 from trl_math.trainers.collator import CarryingCollator
 from trl_math.trainers.common import (
@@ -132,8 +134,12 @@ class MathSFTTrainer(ObjectiveLoss, MathTrainerMixin, RefillTrainer):
             dataset = self._checked_rows(dataset, processing_class, args, formatting_func, dataset_name)
         self._ready_rows = [rows for rows in self._ready_rows if rows is not dataset]
         carried = tuple(column for column in self._carried if column in dataset.column_names)
-        if packing and carried:
+        is_of_file = origin_of(dataset) is not None
+        if packing and (carried or is_of_file):
             return pack_rows(dataset, carried, args)
+        if is_of_file and args.max_length is not None and is_within(dataset, args.max_length):
+            args = copy.copy(args)
+            args.max_length = None  # TRL would copy all rows into memory to cut none of them
         return super()._prepare_dataset(dataset, processing_class, args, packing, None, dataset_name)
 
     # ---- Loss ----

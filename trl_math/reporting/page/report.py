@@ -4,11 +4,8 @@ The page asks nothing of any network: style, script and data are in it, and its 
 else. The same runs give the same bytes; dates in it are those of the runs.
 """
 
-import base64
-import hashlib
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +15,7 @@ from trl_math.files import write_whole
 from trl_math.optional import is_installed
 from trl_math.reporting.page.breakdown import by_group, comparisons
 from trl_math.reporting.page.browser import LONGEST, Packed, pack
-from trl_math.reporting.page.drawing import COLOURS, Figure
+from trl_math.reporting.page.frame import LIST, html_page, save_figures
 from trl_math.reporting.page.latex import CONVERTER
 from trl_math.reporting.page.markup import Child, Markup, tag, writable
 from trl_math.reporting.page.numbers import curves, frontier, main_table
@@ -31,8 +28,6 @@ from trl_math.reporting.page.tables import Section
 from trl_math.reporting.page.training import training
 
 
-HERE = Path(__file__).parent
-LIST = "figures.txt"  # in the folder of figures: what a later report may replace
 MEGABYTE = 1_000_000
 
 
@@ -84,11 +79,10 @@ def write_report(folders: Sequence[str | Path], output: str | Path, options: Opt
     has_samples = options.samples and options.browser_mb and any(one.samples for run in runs for one in run.results)
     packed = pack(runs, round(options.browser_mb * MEGABYTE)) if has_samples else None
     html = _page(options.title or _title(runs), sections, packed, folder.name)
-    figures = _named_apart([figure for section in sections for figure in section.figures])
-    _save_figures(folder, figures)
+    num_figures = save_figures(folder, [figure for section in sections for figure in section.figures])
     write_whole(page, html)
     notes = [writable(f"{run.name}: {note}") for run in runs for note in run.notes]
-    return Written(page, page.stat().st_size, folder, len(figures), is_installed("matplotlib"), notes)
+    return Written(page, page.stat().st_size, folder, num_figures, is_installed("matplotlib"), notes)
 
 
 def _check_output(page: Path, folder: Path, overwrite: bool) -> None:
@@ -122,84 +116,10 @@ def _title(runs: Sequence[Run]) -> str:
     return f"{names} on {' and '.join(benchmarks)}" if 0 < len(benchmarks) <= 3 else names
 
 
-def _named_apart(figures: Sequence[Figure]) -> list[Figure]:
-    """Return figures whose files have different names, on file systems that ignore case too."""
-    seen: Counter[str] = Counter()
-    named = []
-    for figure in figures:
-        seen[figure.name.lower()] += 1
-        count = seen[figure.name.lower()]
-        named.append(figure if count == 1 else replace(figure, name=f"{figure.name}--{count}"))
-    return named
-
-
-def _save_figures(folder: Path, figures: Sequence[Figure]) -> None:
-    """Write the figures' files, and take away those of the report that was there before."""
-    folder.mkdir(parents=True, exist_ok=True)
-    listed = folder / LIST
-    for line in listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else ():
-        name = line.partition("\t")[0]
-        if Path(name).name == name and Path(name).suffix in (".svg", ".png"):
-            (folder / name).unlink(missing_ok=True)
-    titles = [" ".join(writable(figure.title).split()) for figure in figures]
-    lines = [f"{name}\t{title}" for figure, title in zip(figures, titles, strict=True) for name in figure.save(folder)]
-    write_whole(listed, "\n".join([*lines, ""]))
-
-
 def _page(title: str, sections: Sequence[Section], packed: Packed | None, folder: str) -> str:
-    style, script = _style(), (HERE / "page.js").read_text(encoding="utf-8")
-    policy = "; ".join(
-        [
-            "default-src 'none'",
-            f"script-src '{_digest(script)}'",
-            f"style-src '{_digest(style)}'",
-            "img-src data:",
-            "base-uri 'none'",
-            "form-action 'none'",
-        ]
-    )
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=policy),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("link", rel="icon", href="data:,"),
-        tag("title", title),
-        tag("style", Markup(style)),
-    )
-    links = [(section.id, section.title) for section in sections] + ([("samples", "Samples")] if packed else [])
-    nav = tag(
-        "nav", tag("ul", *(tag("li", tag("a", name, href=f"#{id}")) for id, name in links)), aria_label="Sections"
-    )
-    toggle = tag("button", "Theme: auto", id="theme", type="button", hidden=True)
-    header = tag("header", tag("div", tag("h1", title), toggle, cls="top"), nav, cls="page")
-    parts = [tag("section", tag("h2", one.title), *one.body, id=one.id) for one in sections]
-    main = tag("main", *parts, _browser(packed) if packed else None, id="main")
-    footer = tag(
-        "footer", f"Made by trl-math {__version__}. Figures as SVG and PNG are in {folder}/ beside this page."
-    )
-    body = tag(
-        "body",
-        tag("a", "Skip the links", href="#main", cls="skip"),
-        header,
-        main,
-        footer,
-        tag("script", Markup(script)),
-    )
-    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
-
-
-def _digest(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _style() -> str:
-    names = "\n".join(f"  --{role}: light-dark({light}, {dark});" for role, (light, dark) in COLOURS.items())
-    roles = [
-        f".{role} {{ fill: var(--{role}) }} .l.{role} {{ fill: none; stroke: var(--{role}) }}" for role in COLOURS
-    ]
-    return f":root {{\n{names}\n}}\n" + "\n".join(roles) + "\n" + (HERE / "page.css").read_text(encoding="utf-8")
+    footer = f"Made by trl-math {__version__}. Figures as SVG and PNG are in {folder}/ beside this page."
+    links = [("samples", "Samples")] if packed else []
+    return html_page(title, sections, footer, links=links, last=_browser(packed) if packed else None)
 
 
 def _browser(packed: Packed) -> Markup:
